@@ -1,0 +1,1 @@
+"""Benchmarks of tvmops against its peers: `python -m benchmarks --help`."""

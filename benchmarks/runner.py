@@ -1,0 +1,97 @@
+"""Runs cases: check against float64 first, then time, then ask which kernel served it."""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from time import perf_counter
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+from benchmarks import limits, peers, timing
+from benchmarks.case import Case, Problem
+from benchmarks.results import Result
+
+#: Relative Frobenius error that a float32 product may have; ATen has about 1e-7 to 1e-6, bfloat16 would have 1e-3.
+TOLERANCE = 1e-5
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to time."""
+
+    rounds: int
+    min_time: float
+    cold: bool
+    peers: tuple[str, ...]
+    seed: int
+
+
+def _preemptions() -> int:
+    """How often the system took a core away from a thread of this process."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
+
+
+def check(problem: Problem, calls: dict[str, Callable[[], Tensor]]) -> str:
+    """Empty when every peer's result is right, else one sentence on the first that is not."""
+    expected = problem.eager.fn(*(tensor.double() for tensor in problem.eager.args))
+    scale = float(expected.norm())
+    for peer, call in calls.items():
+        try:
+            result = call()
+        except Exception as error:  # a benchmark of many cases goes on after one that breaks
+            return f"{peer} raised {type(error).__name__}: {error}"
+        if result.shape != expected.shape or result.dtype != torch.float32:
+            got = f"{tuple(result.shape)} {result.dtype}"
+            return f"{peer} returned {got}, expected {tuple(expected.shape)} torch.float32"
+        distance = float((result.double() - expected).norm()) / (scale or 1.0)
+        if not distance <= TOLERANCE:  # also catches NaN
+            return f"{peer} is wrong: relative error {distance:.2e} against float64, at most {TOLERANCE:.0e} allowed"
+    return ""
+
+
+def run_case(
+    case: Case, bounds: limits.Limits, tvmops: ModuleType, options: Options, evict: timing.Evictor | None
+) -> Result:
+    """One case at torch's present number of threads. A failure is in the result's `error`, not raised."""
+    result = Result(case.op, case.suite, case.name, bounds.threads, case.flops, case.bytes, bounds)
+    try:
+        problem = case.make(options.seed)
+    except Exception as error:
+        result.error = f"could not be made: {type(error).__name__}: {error}"
+        return result
+    with torch.no_grad() if problem.no_grad else contextlib.nullcontext():
+        calls, result.notes = peers.calls(problem, options.peers)
+        result.error = check(problem, calls)
+        if result.error:
+            return result
+        limits.sample_peak(bounds, tvmops)
+        before, start = _preemptions(), perf_counter()
+        result.warm = timing.warm(calls, options.rounds, options.min_time)
+        result.preempted_per_s = (_preemptions() - before) / (perf_counter() - start)
+        if evict is not None:
+            result.cold = timing.cold(calls, options.rounds, evict)
+        try:
+            result.route = peers.route(tvmops, problem)
+        except Exception as error:
+            result.notes.append(f"explain failed: {type(error).__name__}: {error}")
+    return result
+
+
+def run(
+    cases: list[Case], host: limits.Machine, tvmops: ModuleType, threads: int, options: Options
+) -> Iterator[Result]:
+    """Yields a result per case, all at `threads` threads; torch's own number is restored at the end."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        bounds = limits.measure(host, tvmops, threads)
+        evict = timing.Evictor(host.l3_total) if options.cold else None
+        for case in cases:
+            yield run_case(case, bounds, tvmops, options, evict)
+    finally:
+        torch.set_num_threads(before)

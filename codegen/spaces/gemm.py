@@ -1,0 +1,143 @@
+"""The space of the GEMM family on CPU: a register tile, cache blocking and prefetch around the leaves of a GEMM.
+
+The driver (csrc/drivers/gemm.cpp) gives the params their meaning; leaves are bound by the names used here.
+"""
+
+from __future__ import annotations
+
+from .. import mathlib
+from ..leaves import epilogue, gemm_dot, gemm_tile, pack
+from .space import Choice, Constraint, Knob, Leaf
+from ..target import Target
+from ..workload import Workload
+
+FLOAT = 4
+DOT_ROWS, DOT_COLUMNS = 4, 4
+# Upper bounds of the size buckets of a plan; the last bucket has none. csrc/drivers/gemm_kernel.cpp has the same.
+ROW_BOUNDS = (1, 2, 4, 8, 16, 32, 64, 128, 512)
+SIZE_BOUNDS = (8, 16, 32, 64, 128, 256, 1024)
+# One chain of additions this long keeps the error within twice that of ATen, whose blocks are about 190 deep:
+# sqrt(512 / 190) < 1.7.
+LONGEST_CHAIN = 512
+
+
+class GemmSpace:
+    """Knobs of C[M, N] = A[M, K] @ B[K, N], float32."""
+
+    name = "gemm"
+    driver = "gemm"
+
+    def __init__(self, workload: Workload, target: Target) -> None:
+        self.workload, self.target = workload, target
+        v = target.lanes()
+        self.lanes = v
+        big = target.vector_registers >= 32
+        self.knobs = (
+            Knob("mr", tuple(range(4, 17)) if big else tuple(range(2, 9)), "rows of the register tile"),
+            Knob("nr", (v, 2 * v, 4 * v), "columns of the register tile, and of a panel of B"),
+            Knob("kc", (128, 192, 256, 320, 384, 448, 512), "depth of a block; the longest chain of additions"),
+            Knob("nc", (256, 512, 1024, 2048, 4096), "columns of a block of B"),
+            Knob("mc", (48, 96, 112, 168, 224), "rows of a block of a transposed A"),
+            Knob("prefetch", (0, 4, 8, 16, 32), "rows of B ahead of their use that are prefetched"),
+            Knob("prefetch_skinny", (0, 8, 16, 32, 64), "the same for tiles of at most half the rows"),
+            Knob("copy_a", (0, 1, 2), "copy tiles of a row-major A: never, where its rows share cache sets, always"),
+            Knob("skinny_rows", (14, 28, 48), "up to this many rows B passes once, panel by panel"),
+            Knob("wide_step", (4, 8, 16), "rows of a B in place that 1 to 3 rows of A sweep at a time"),
+        )
+        registers = target.vector_registers
+
+        def tile_fits(c: Choice) -> bool:
+            columns = c["nr"] // v
+            # The accumulators, the vectors of a row of B, and one broadcast of A (a memory operand on AVX-512).
+            return c["mr"] * columns + columns + 1 <= registers
+
+        self.constraints = (
+            Constraint(f"mr * nr/{v} accumulators + nr/{v} of B + 1 <= {registers} registers", ("mr", "nr"), tile_fits),
+            Constraint(
+                "at least half of the registers accumulate, or the multipliers idle",
+                ("mr", "nr"),
+                lambda c: 2 * c["mr"] * (c["nr"] // v) >= registers,
+            ),
+            Constraint("nc is a multiple of nr", ("nr", "nc"), lambda c: c["nc"] % c["nr"] == 0),
+            Constraint("mc holds at least one tile", ("mr", "mc"), lambda c: c["mc"] >= c["mr"]),
+            Constraint(
+                "a tile of A fits in L1", ("mr", "kc"), lambda c: c["mr"] * (c["kc"] + 16) * FLOAT <= target.l1_bytes
+            ),
+            Constraint(
+                "a panel of B and a tile of A fit in half of L2",
+                ("mr", "nr", "kc"),
+                lambda c: (c["nr"] + c["mr"]) * c["kc"] * FLOAT <= target.l2_bytes // 2,
+            ),
+            Constraint(
+                "a transposed block of A fits in half of L2",
+                ("kc", "mc"),
+                lambda c: c["mc"] * (c["kc"] + 16) * FLOAT <= target.l2_bytes // 2,
+            ),
+            Constraint(
+                f"kc <= {LONGEST_CHAIN}: the error stays within twice ATen's",
+                ("kc",),
+                lambda c: c["kc"] <= LONGEST_CHAIN,
+            ),
+            Constraint("skinny_rows is at least a tile", ("mr", "skinny_rows"), lambda c: c["skinny_rows"] >= c["mr"]),
+        )
+
+    def default(self) -> dict[str, int]:
+        """What won on the machine that the shipped records come from, before any tuning."""
+        big = self.target.vector_registers >= 32
+        return {
+            "mr": 14 if big else 6,
+            "nr": 2 * self.lanes,
+            "kc": 384,
+            "nc": 1024,
+            "mc": 112 if big else 48,
+            "prefetch": 16,
+            "prefetch_skinny": 32,
+            "copy_a": 1,
+            "skinny_rows": 28 if big else 14,
+            "wide_step": 8,
+        }
+
+    def params(self, choice: Choice) -> dict[str, int]:
+        """What the driver binds: the blocking knobs, and the shapes of the leaves."""
+        kept = {k: choice[k] for k in ("mr", "nr", "kc", "nc", "mc", "copy_a", "skinny_rows", "wide_step")}
+        return {
+            **kept,
+            "narrow": self.lanes // 2 if choice["nr"] == self.lanes else self.lanes,
+            "wide": max(128 // (16 // self.lanes), choice["nr"]),
+            "wide_rows": 3,
+            "dot_columns": DOT_COLUMNS,
+            "parallel_work": 300_000,
+        }
+
+    def apply(self, choice: Choice) -> list[Leaf]:
+        """The leaves of a choice."""
+        p = self.params(choice)
+        v, nr = self.lanes, choice["nr"]
+        prefix = "tvmops_" + self.target.name.replace("-", "_")
+        leaves: list[Leaf] = []
+
+        def add(name: str, suffix: str, make, *args) -> None:  # noqa: ANN001 - any maker of a leaf
+            symbol = f"{prefix}_{name.replace('.', '_')}{suffix}"
+            leaves.append(Leaf(name, symbol, lambda: make(symbol, *args)))
+
+        for columns, rows in ((nr, choice["mr"]), (p["narrow"], choice["mr"]), (p["wide"], p["wide_rows"])):
+            for r in range(1, rows + 1):
+                distance = choice["prefetch_skinny" if 2 * r <= choice["mr"] else "prefetch"]
+                add(f"tile.{r}x{columns}", f"_p{distance}", gemm_tile.tile, r, columns, distance)
+        for r in range(1, DOT_ROWS + 1):
+            for columns in (1, DOT_COLUMNS):
+                add(f"dot.{r}x{columns}", "", gemm_dot.dot, r, columns, v)
+        add(f"pack_rows.{nr}", "", pack.pack_rows, nr)
+        add("copy", "", pack.copy, v)
+        add("transpose", "", pack.transpose, v)
+        for activation, function in mathlib.ACTIVATIONS.items():
+            add(f"epilogue.{activation}", f"_{nr}", epilogue.epilogue, nr, function)
+        unique = {leaf.name: leaf for leaf in leaves}
+        return list(unique.values())
+
+
+def plan_size(workload: Workload) -> int:
+    """How many buckets the plan of a workload has: by M where N and K are static, else by B's layout, M, N and K."""
+    rows, sizes = len(ROW_BOUNDS) + 1, len(SIZE_BOUNDS) + 1
+    static = workload.dims["N"] is not None and workload.dims["K"] is not None
+    return rows if static else 2 * rows * sizes * sizes

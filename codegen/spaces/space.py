@@ -1,0 +1,96 @@
+"""What a space is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from tvm import tirx
+
+
+Choice = Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Knob:
+    """A named integer and the values it may take."""
+
+    name: str
+    values: tuple[int, ...]
+    meaning: str
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """What must hold between knobs; ``text`` says it to a person."""
+
+    text: str
+    knobs: tuple[str, ...]
+    holds: Callable[[Choice], bool]
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """A leaf kernel: its name within a kernel, its symbol (a function of what it is made from), and how it is made."""
+
+    name: str
+    symbol: str
+    make: Callable[[], tirx.PrimFunc]
+
+
+class Space(Protocol):
+    """The schedules that a workload may take on a target."""
+
+    name: str
+    driver: str
+    knobs: Sequence[Knob]
+    constraints: Sequence[Constraint]
+
+    def default(self) -> dict[str, int]:
+        """A choice that is valid and reasonable."""
+
+    def params(self, choice: Choice) -> dict[str, int]:
+        """The driver's params for a choice."""
+
+    def apply(self, choice: Choice) -> list[Leaf]:
+        """The leaves that a choice needs."""
+
+
+def broken(space: Space, choice: Choice) -> list[str]:
+    """The constraints that a choice breaks, in words; unknown knobs and values out of domain included."""
+    found = [f"unknown knob {name!r}" for name in choice if name not in {k.name for k in space.knobs}]
+    for knob in space.knobs:
+        if knob.name not in choice:
+            found.append(f"knob {knob.name!r} has no value")
+        elif choice[knob.name] not in knob.values:
+            found.append(f"{knob.name}={choice[knob.name]} is not one of {', '.join(map(str, knob.values))}")
+    return found or [c.text for c in space.constraints if not c.holds(choice)]
+
+
+def choices(space: Space) -> Iterator[dict[str, int]]:
+    """Every valid choice, constraints checked as soon as their knobs are set."""
+    names = [k.name for k in space.knobs]
+
+    def extend(i: int, chosen: dict[str, int]) -> Iterator[dict[str, int]]:
+        if i == len(names):
+            yield dict(chosen)
+            return
+        ready = [c for c in space.constraints if names[i] in c.knobs and set(c.knobs) <= set(names[: i + 1])]
+        for value in space.knobs[i].values:
+            chosen[names[i]] = value
+            if all(c.holds(chosen) for c in ready):
+                yield from extend(i + 1, chosen)
+        chosen.pop(names[i], None)
+
+    return extend(0, {})
+
+
+def size(space: Space) -> tuple[int, int]:
+    """How many choices the knobs span, and how many of them are valid."""
+    total = 1
+    for knob in space.knobs:
+        total *= len(knob.values)
+    return total, sum(1 for _ in choices(space))
+
+

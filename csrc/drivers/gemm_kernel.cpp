@@ -1,0 +1,116 @@
+// Binding a kernel of the registry: leaves and params by name.
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+
+#include "drivers/gemm.h"
+#include "runtime/error.h"
+#include "runtime/registry.h"
+
+namespace tvmops::drivers {
+
+using runtime::Error;
+
+const char* const kActivationNames[kActivations] = {"none", "relu", "gelu", "gelu_tanh", "silu", "sigmoid", "tanh"};
+
+const char* route_name(Route route) {
+  static const char* const names[] = {"aten", "in place", "pack", "dot", "prepacked"};
+  return names[static_cast<int>(route)];
+}
+
+namespace {
+
+std::string describe(const tvmops_kernel& kernel) { return std::string("kernel ") + kernel.name; }
+
+template <class Fn>
+Fn* leaf(const tvmops_kernel& kernel, const std::string& name) {
+  const auto function = runtime::find_leaf(kernel, name);
+  if (!function) throw Error(describe(kernel) + ": leaf '" + name + "' is missing");
+  return reinterpret_cast<Fn*>(function);
+}
+
+int64_t param(const tvmops_kernel& kernel, const char* name, int64_t low, int64_t high) {
+  const int64_t* value = runtime::find_param(kernel, name);
+  if (!value) throw Error(describe(kernel) + ": param '" + name + "' is missing");
+  if (*value < low || *value > high)
+    throw Error(describe(kernel) + ": param '" + name + "' is " + std::to_string(*value) + ", not in [" +
+                std::to_string(low) + ", " + std::to_string(high) + "]");
+  return *value;
+}
+
+int64_t dim(const tvmops_kernel& kernel, const char* name) {
+  const int64_t* value = runtime::find_dim(kernel, name);
+  return value ? *value : -1;
+}
+
+}  // namespace
+
+GemmKernel::GemmKernel(const tvmops_kernel& kernel) : source(&kernel) {
+  m = dim(kernel, "M");
+  n = dim(kernel, "N");
+  k = dim(kernel, "K");
+  const auto get = [&](const char* name, int64_t low, int64_t high) {
+    return static_cast<int>(param(kernel, name, low, high));
+  };
+  mr = get("mr", 1, kMaxRows);
+  nr = get("nr", 1, 1024);
+  narrow = get("narrow", 1, nr);
+  wide = get("wide", nr, 4096);
+  kc = get("kc", 8, 1 << 20);
+  nc = get("nc", nr, 1 << 24);
+  mc = get("mc", mr, 1 << 20);
+  skinny_rows = get("skinny_rows", 0, 1 << 20);
+  wide_rows = get("wide_rows", 0, kMaxRows);
+  wide_step = get("wide_step", 1, 1 << 20);
+  copy_a = get("copy_a", 0, 2);
+  dot_columns = get("dot_columns", 1, 64);
+  parallel_work = param(kernel, "parallel_work", 0, INT64_MAX);
+
+  const auto shape = [](const char* kind, int rows, int columns) {
+    return std::string(kind) + "." + std::to_string(rows) + "x" + std::to_string(columns);
+  };
+  for (int r = 1; r <= mr; r++) {
+    tile[r] = leaf<TileFn>(kernel, shape("tile", r, nr));
+    tile_narrow[r] = leaf<TileFn>(kernel, shape("tile", r, narrow));
+  }
+  for (int r = 1; r <= wide_rows; r++) tile_wide[r] = leaf<TileFn>(kernel, shape("tile", r, wide));
+  for (int r = 1; r <= kMaxDotRows; r++) {
+    dot[r] = leaf<DotFn>(kernel, shape("dot", r, dot_columns));
+    dot_single[r] = leaf<DotFn>(kernel, shape("dot", r, 1));
+  }
+  pack_rows = leaf<PackRowsFn>(kernel, "pack_rows." + std::to_string(nr));
+  copy = leaf<CopyFn>(kernel, "copy");
+  transpose = leaf<CopyFn>(kernel, "transpose");
+  for (int a = 0; a < kActivations; a++)
+    epilogue[a] = leaf<EpilogueFn>(kernel, std::string("epilogue.") + kActivationNames[a]);
+
+  const bool static_nk = n > 0 && k > 0;
+  if (kernel.plan && kernel.n_plan != plan_size(static_nk))
+    throw Error(describe(kernel) + ": its plan has " + std::to_string(kernel.n_plan) + " entries, not " +
+                std::to_string(plan_size(static_nk)));
+}
+
+namespace {
+
+// Upper bounds of the size buckets; the last bucket has none. codegen/spaces/gemm.py has the same.
+constexpr int64_t kRowBounds[] = {1, 2, 4, 8, 16, 32, 64, 128, 512};
+constexpr int64_t kSizeBounds[] = {8, 16, 32, 64, 128, 256, 1024};
+constexpr int64_t kRowBuckets = std::size(kRowBounds) + 1, kSizeBuckets = std::size(kSizeBounds) + 1;
+
+template <size_t count>
+int64_t bucket(const int64_t (&bounds)[count], int64_t value) {
+  return std::lower_bound(bounds, bounds + count, value) - bounds;
+}
+
+}  // namespace
+
+int64_t plan_bucket(bool static_nk, bool transposed_b, int64_t m, int64_t n, int64_t k) {
+  const int64_t row = bucket(kRowBounds, m);
+  if (static_nk) return row;
+  return ((transposed_b * kRowBuckets + row) * kSizeBuckets + bucket(kSizeBounds, n)) * kSizeBuckets +
+         bucket(kSizeBounds, k);
+}
+
+int64_t plan_size(bool static_nk) { return static_nk ? kRowBuckets : 2 * kRowBuckets * kSizeBuckets * kSizeBuckets; }
+
+}  // namespace tvmops::drivers
