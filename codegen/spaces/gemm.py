@@ -19,6 +19,7 @@ SIZE_BOUNDS = (8, 16, 32, 64, 128, 256, 1024)
 # One chain of additions this long keeps the error within twice that of ATen, whose blocks are about 190 deep:
 # sqrt(512 / 190) < 1.7.
 LONGEST_CHAIN = 512
+PLANES = 3  # of a plan: B row-major, B transposed, B prepacked
 
 
 class GemmSpace:
@@ -137,7 +138,7 @@ class GemmSpace:
 
 
 def plan_size(workload: Workload) -> int:
-    """How many buckets the plan of a workload has: by M where N and K are static, else by B's layout, M, N and K."""
+    """How many buckets the plan of a workload has: by M where N and K are static, else by plane, M, N and K."""
     rows, sizes = len(ROW_BOUNDS) + 1, len(SIZE_BOUNDS) + 1
     static = workload.dims["N"] is not None and workload.dims["K"] is not None
-    return rows if static else 2 * rows * sizes * sizes
+    return rows if static else PLANES * rows * sizes * sizes

@@ -104,8 +104,10 @@ void gemm_batch(const GemmKernel& kernel, const GemmProblem& problem, int64_t ba
 void pack_b(const GemmKernel& kernel, MatrixView b, int64_t depth, int64_t columns, float* packed,
             const ParallelFor& parallel);
 
-// The size bucket of (m, n, k) in a plan: plan[transposed_b][m][n][k], or plan[m] when n and k are static.
-int64_t plan_bucket(bool static_nk, bool transposed_b, int64_t m, int64_t n, int64_t k);
+// The size bucket of (m, n, k) in a plan: plan[plane][m][n][k], or plan[m] when n and k are static. The planes: B
+// row-major, B transposed, B prepacked.
+constexpr int64_t kRowMajorPlane = 0, kTransposedPlane = 1, kPrepackedPlane = 2, kPlanes = 3;
+int64_t plan_bucket(bool static_nk, int64_t plane, int64_t m, int64_t n, int64_t k);
 int64_t plan_size(bool static_nk);
 
 }  // namespace tvmops::drivers

@@ -104,13 +104,13 @@ int64_t bucket(const int64_t (&bounds)[count], int64_t value) {
 
 }  // namespace
 
-int64_t plan_bucket(bool static_nk, bool transposed_b, int64_t m, int64_t n, int64_t k) {
+int64_t plan_bucket(bool static_nk, int64_t plane, int64_t m, int64_t n, int64_t k) {
   const int64_t row = bucket(kRowBounds, m);
   if (static_nk) return row;
-  return ((transposed_b * kRowBuckets + row) * kSizeBuckets + bucket(kSizeBounds, n)) * kSizeBuckets +
+  return ((plane * kRowBuckets + row) * kSizeBuckets + bucket(kSizeBounds, n)) * kSizeBuckets +
          bucket(kSizeBounds, k);
 }
 
-int64_t plan_size(bool static_nk) { return static_nk ? kRowBuckets : 2 * kRowBuckets * kSizeBuckets * kSizeBuckets; }
+int64_t plan_size(bool static_nk) { return static_nk ? kRowBuckets : kPlanes * kRowBuckets * kSizeBuckets * kSizeBuckets; }
 
 }  // namespace tvmops::drivers

@@ -6,12 +6,12 @@
 
 namespace tvmops::runtime {
 
-// Works on [begin, end). Must not throw.
+// Works on [begin, end). May throw (a driver's scratch may be refused), see run.
 using RangeBody = void (*)(void* context, int64_t begin, int64_t end);
 
 struct ParallelFor {
   // Calls the body for disjoint ranges that cover [0, count), perhaps from several threads at once, and returns when
-  // all of them have.
+  // all of them have; if one throws, one of the exceptions comes out here, in the calling thread.
   void (*run)(int64_t count, RangeBody body, void* context);
   // How many threads run() would use now, at least 1 (1 within a parallel region).
   int (*threads)();

@@ -15,6 +15,8 @@ extern "C" {
 int __tvm_ffi_test_add(void*, const ffi::Any*, int32_t, ffi::Any*);
 int __tvm_ffi_test_silent(void*, const ffi::Any*, int32_t, ffi::Any*);
 extern int foreign_errors;
+void foreign_raise();
+void* foreign_launch();
 // As an object refers to them.
 extern void* (*__TVMBackendAllocWorkspace)(int, int, uint64_t, int, int);
 extern int (*__TVMBackendFreeWorkspace)(int, int, void*);
@@ -124,21 +126,34 @@ TEST(errors_are_per_thread) {
 }
 
 TEST(another_tvm_in_the_process_is_left_alone) {
+  const int before = foreign_errors;
   CHECK_THROWS(Error, call_packed("test_add", __tvm_ffi_test_add, {}), "TypeError");
-  CHECK(foreign_errors == 0);
+  CHECK(foreign_errors == before);  // ours did not go there
+  clear_last_error();
+  foreign_raise();
+  CHECK(foreign_errors == before + 1 && last_error().empty());  // nor theirs here
+  CHECK(foreign_launch() == nullptr);
 }
 
 TEST(workspaces_are_aligned_and_reused) {
-  void* const first = __TVMBackendAllocWorkspace(1, 0, 5000, 2, 32);
-  void* const second = __TVMBackendAllocWorkspace(1, 0, 5000, 2, 32);
-  CHECK(first != second);
-  CHECK(reinterpret_cast<uintptr_t>(first) % kAlignment == 0 && reinterpret_cast<uintptr_t>(second) % kAlignment == 0);
-  static_cast<char*>(first)[4999] = static_cast<char*>(second)[4999] = 1;
-  CHECK(__TVMBackendFreeWorkspace(1, 0, second) == 0);
-  CHECK(__TVMBackendAllocWorkspace(1, 0, 4000, 2, 32) == second);
-  CHECK(__TVMBackendFreeWorkspace(1, 0, second) == 0);
-  CHECK(__TVMBackendFreeWorkspace(1, 0, first) == 0);
-  CHECK(__TVMBackendFreeWorkspace(1, 0, nullptr) == 0);
+  std::thread([] {  // with a pool that is empty
+    void* const first = __TVMBackendAllocWorkspace(1, 0, 5000, 2, 32);
+    void* const second = __TVMBackendAllocWorkspace(1, 0, 9000, 2, 32);
+    CHECK(first != second);
+    CHECK(reinterpret_cast<uintptr_t>(first) % kAlignment == 0 &&
+          reinterpret_cast<uintptr_t>(second) % kAlignment == 0);
+    static_cast<char*>(first)[4999] = static_cast<char*>(second)[8999] = 1;
+    CHECK(__TVMBackendFreeWorkspace(1, 0, second) == 0);
+    CHECK(__TVMBackendFreeWorkspace(1, 0, first) == 0);
+    void* const third = __TVMBackendAllocWorkspace(1, 0, 4000, 2, 32);
+    CHECK(third == first);  // the smallest that fits
+    void* const fourth = __TVMBackendAllocWorkspace(1, 0, 4000, 2, 32);
+    CHECK(fourth == second);
+    CHECK(__TVMBackendFreeWorkspace(1, 0, third) == 0);
+    CHECK(__TVMBackendFreeWorkspace(1, 0, fourth) == 0);
+    CHECK(__TVMBackendFreeWorkspace(1, 0, nullptr) == 0);
+  })
+      .join();
 }
 
 TEST(many_workspaces_and_other_threads) {

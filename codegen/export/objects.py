@@ -1,0 +1,57 @@
+"""Leaves to machine code, one object a target, cached by content."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+import tvm
+
+from ..leaves import lower
+from ..spaces.space import Leaf
+from ..target import Target
+
+_SOURCES = Path(__file__).resolve().parent.parent
+
+
+def source_hash() -> str:
+    """A hash of the code that decides what a leaf becomes: the makers of leaves, their math, and TVM's version."""
+    digest = hashlib.sha256(tvm.__version__.encode())
+    for path in sorted([*_SOURCES.glob("leaves/*.py"), _SOURCES / "mathlib.py", _SOURCES / "target.py"]):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def module(leaves: Iterable[Leaf]) -> tvm.IRModule:
+    """The leaves as one TIR module, each symbol once."""
+    unique = {leaf.symbol: leaf for leaf in leaves}
+    return tvm.IRModule({symbol: leaf.make() for symbol, leaf in sorted(unique.items())})
+
+
+def compile_module(mod: tvm.IRModule, target: Target) -> tvm.runtime.Executable:
+    """Machine code for a module of leaves."""
+    with tvm.transform.PassContext(config=lower.PASS_CONFIG):
+        return tvm.compile(mod, target=target.tvm_target())
+
+
+def compile_leaves(leaves: Iterable[Leaf], target: Target, directory: Path) -> Path:
+    """Writes ``leaves-{target}.o`` and ``.ll`` to ``directory`` unless they are there already, of the same content.
+
+    Returns:
+        The path of the object.
+    """
+    leaves = list(leaves)
+    symbols = sorted({leaf.symbol for leaf in leaves})
+    key = hashlib.sha256("\n".join([source_hash(), *symbols]).encode()).hexdigest()
+    path = directory / f"leaves-{target.name}.o"
+    stamp = path.with_suffix(".key")
+    if path.exists() and stamp.exists() and stamp.read_text() == key:
+        return path
+    directory.mkdir(parents=True, exist_ok=True)
+    stamp.unlink(missing_ok=True)
+    executable = compile_module(module(leaves), target)
+    executable.mod.write_to_file(str(path))
+    path.with_suffix(".ll").write_text(executable.mod.inspect_source("ll"))
+    stamp.write_text(key)
+    return path

@@ -1,0 +1,141 @@
+"""The table of a pack as C source, and the shared library that holds it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import tvm
+
+from ..spaces.space import Leaf
+from ..target import Target
+from ..workload import Workload
+from .objects import compile_leaves
+
+ABI_HEADER = "abi.h"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class PackKernel:
+    """A kernel as it goes into a pack."""
+
+    workload: Workload
+    target: Target
+    driver: str
+    knobs: Mapping[str, int]
+    params: Mapping[str, int]
+    leaves: Sequence[Leaf]
+    plan: Sequence[int] | None = None
+    about: Mapping[str, Any] = field(default_factory=dict)  # of the record: times, ratios, machine, error
+
+    @property
+    def name(self) -> str:
+        """Unique in a pack."""
+        return f"{self.workload.key}@{self.target.name}"
+
+
+def manifest(kernels: Iterable[PackKernel]) -> dict[str, Any]:
+    """What the pack says of itself to a person or a script, embedded in it as JSON."""
+    return {
+        "format": FORMAT,
+        "tvm": tvm.__version__,
+        "kernels": [
+            {
+                "name": k.name,
+                "workload": k.workload.key,
+                "target": k.target.name,
+                "driver": k.driver,
+                "knobs": dict(k.knobs),
+                **k.about,
+            }
+            for k in kernels
+        ],
+    }
+
+
+def _c_string(text: str) -> str:
+    return json.dumps(text)  # ASCII with \uXXXX only inside JSON strings, where it is JSON's own escape
+
+
+def _long_c_string(text: str, width: int = 100) -> str:
+    return "\n    ".join(_c_string(text[i : i + width]) for i in range(0, len(text), width)) or '""'
+
+
+def table(kernels: Sequence[PackKernel]) -> str:
+    """The C source of the table that the pack's entry point returns."""
+    symbols = sorted({leaf.symbol for k in kernels for leaf in k.leaves})
+    out = [f'#include "{ABI_HEADER}"', ""]
+    out += [f"void {symbol}(void);" for symbol in symbols]
+    for i, k in enumerate(kernels):
+        out.append(f"\n/* {k.name} */")
+        rows = [f"{{{_c_string(leaf.name)}, {leaf.symbol}}}," for leaf in k.leaves]
+        out.append(f"static const tvmops_leaf leaves_{i}[] = {{\n  " + "\n  ".join(rows) + "\n};")
+        for what, values in (("dims", {n: -1 if v is None else v for n, v in k.workload.dims.items()}), ("params", k.params)):
+            rows = [f"{{{_c_string(n)}, {v}}}" for n, v in values.items()]
+            out.append(f"static const tvmops_value {what}_{i}[] = {{{', '.join(rows)}}};")
+        if k.plan is not None:
+            out.append(f"static const uint8_t plan_{i}[] = {{{','.join(map(str, k.plan))}}};")
+    out.append("\nstatic const tvmops_kernel kernels[] = {")
+    for i, k in enumerate(kernels):
+        names = ", ".join(map(_c_string, (k.name, k.workload.op, k.workload.key, k.target.name, k.driver)))
+        plan = f"plan_{i}, {len(k.plan)}" if k.plan is not None else "0, 0"
+        out.append(
+            f"  {{{names}, dims_{i}, {len(k.workload.dims)}, params_{i}, {len(k.params)}, "
+            f"leaves_{i}, {len(k.leaves)}, {plan}}},"
+        )
+    out.append("};\n\nstatic const char manifest[] =\n    " + _long_c_string(json.dumps(manifest(kernels))) + ";\n")
+    arch = {k.target.arch for k in kernels}
+    if len(arch) != 1:
+        raise ValueError(f"a pack holds kernels of one architecture, not of {len(arch)}: {', '.join(sorted(arch))}")
+    out.append(
+        "static const tvmops_pack pack = {TVMOPS_PACK_MAGIC, TVMOPS_ABI_VERSION, "
+        f"{len(kernels)}, {_c_string(arch.pop())}, manifest, kernels}};\n\n"
+        "const tvmops_pack* TVMOPS_PACK_ENTRY(void) { return &pack; }\n"
+    )
+    return "\n".join(out)
+
+
+def abi_header() -> Path:
+    """``csrc/runtime/abi.h`` of the repository, or the copy that an installed tvmops carries."""
+    here = Path(__file__).resolve()
+    for path in (here.parents[2] / "csrc" / "runtime" / ABI_HEADER, here.parents[2] / "include" / ABI_HEADER):
+        if path.exists():
+            return path
+    raise FileNotFoundError(f"{ABI_HEADER} is neither in csrc/runtime nor in the installed package")
+
+
+def export(kernels: Sequence[PackKernel], directory: Path, progress: Callable[[str], None] = lambda _: None) -> None:
+    """Writes what a machine without TVM needs to build the pack: objects, ``pack.c``, ``abi.h``, ``manifest.json``."""
+    directory.mkdir(parents=True, exist_ok=True)
+    targets = {k.target.name: k.target for k in kernels}
+    for name, target in targets.items():
+        progress(name)
+        compile_leaves([leaf for k in kernels if k.target.name == name for leaf in k.leaves], target, directory)
+    (directory / "pack.c").write_text(table(kernels))
+    (directory / "manifest.json").write_text(json.dumps(manifest(kernels), indent=1) + "\n")
+    shutil.copyfile(abi_header(), directory / ABI_HEADER)
+    for stale in directory.glob("leaves-*.o"):
+        if stale.stem.removeprefix("leaves-") not in targets:
+            for suffix in (".o", ".ll", ".key"):
+                stale.with_suffix(suffix).unlink(missing_ok=True)
+
+
+def link(directory: Path, library: Path) -> Path:
+    """Builds the shared library of an exported directory with the C compiler (``CC``, else ``cc``, ``gcc``)."""
+    compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc")
+    if not compiler:
+        raise FileNotFoundError("no C compiler: neither cc nor gcc is on PATH, and CC is not set")
+    library.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = library.with_name(library.name + ".tmp")
+    objects = sorted(map(str, directory.glob("leaves-*.o")))
+    command = [*compiler.split(), "-O1", "-shared", "-fPIC", "-o", str(unfinished), str(directory / "pack.c"), *objects]
+    subprocess.run(command, check=True)
+    unfinished.replace(library)  # a process that has the old one mapped keeps it
+    return library

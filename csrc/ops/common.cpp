@@ -1,0 +1,70 @@
+#include "ops/common.h"
+
+#include <ATen/Parallel.h>
+#include <ATen/core/grad_mode.h>
+#include <c10/core/impl/LocalDispatchKeySet.h>
+
+#include <sstream>
+
+namespace tvmops::ops {
+
+const runtime::ParallelFor kAtenParallel = {
+    [](int64_t count, runtime::RangeBody body, void* context) {
+      at::parallel_for(0, count, 1, [=](int64_t begin, int64_t end) { body(context, begin, end); });
+    },
+    [] { return at::in_parallel_region() ? 1 : at::get_num_threads(); },
+};
+
+namespace {
+
+bool has_tangent(const at::Tensor& t) {
+  const auto* meta = t.unsafeGetTensorImpl()->autograd_meta_interface();
+  return meta && meta->fw_grad(0, t).defined();
+}
+
+}  // namespace
+
+bool in_dispatch_mode() {
+  const auto tls = c10::impl::tls_local_dispatch_key_set();
+  return !(tls.included_ - c10::default_included_set).empty();
+}
+
+bool is_plain(const at::Tensor& t) {
+  // What a dense CPU tensor carries, in inference mode or not.
+  static const c10::DispatchKeySet usual =
+      c10::DispatchKeySet({c10::DispatchKey::CPU, c10::DispatchKey::AutogradCPU, c10::DispatchKey::ADInplaceOrView});
+  const auto* impl = t.unsafeGetTensorImpl();
+  if (!(impl->key_set() - usual).empty() || impl->dtype() != caffe2::TypeMeta::Make<float>() ||
+      impl->has_symbolic_sizes_strides())
+    return false;
+  if (c10::GradMode::is_enabled() && impl->requires_grad()) return false;
+  return !has_tangent(t);
+}
+
+bool needs_aten_autograd(at::TensorList tensors) {
+  for (const auto& t : tensors)
+    if (t.defined() && (!at::isFloatingType(t.scalar_type()) || t.layout() != at::kStrided || has_tangent(t)))
+      return true;
+  return false;
+}
+
+bool wants_gradient(at::TensorList tensors) {
+  if (!c10::GradMode::is_enabled()) return false;
+  for (const auto& t : tensors)
+    if (t.defined() && t.requires_grad()) return true;
+  return false;
+}
+
+std::string shape_text(std::initializer_list<at::IntArrayRef> shapes) {
+  std::ostringstream out;
+  const char* between = "";
+  for (const auto& shape : shapes) {
+    out << between << '(';
+    for (size_t i = 0; i < shape.size(); i++) out << (i ? "," : "") << shape[i];
+    out << ')';
+    between = " @ ";
+  }
+  return out.str();
+}
+
+}  // namespace tvmops::ops

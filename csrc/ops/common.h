@@ -1,0 +1,67 @@
+// What the operators share: which tensors a kernel can read, the thread pool, autocast.
+#ifndef TVMOPS_OPS_COMMON_H_
+#define TVMOPS_OPS_COMMON_H_
+
+#include <ATen/ATen.h>
+#include <ATen/autocast_mode.h>
+#include <torch/library.h>
+
+#include <string>
+
+#include "drivers/gemm.h"
+#include "ops/choice.h"
+#include "runtime/parallel.h"
+
+namespace tvmops::ops {
+
+// ATen's intra-op pool, so that torch.set_num_threads and nesting hold.
+extern const runtime::ParallelFor kAtenParallel;
+
+// A dense float32 CPU tensor with nothing of Python, functorch, autograd or autocast to do on the way: neither a
+// subclass, nor wrapped, nor with a gradient or tangent wanted, in no mode. Its operator may be called right away.
+bool is_plain(const at::Tensor& tensor);
+// Whether a mode (autocast, functorch, a Python dispatch mode) wants to see every call.
+bool in_dispatch_mode();
+
+// Readable by a kernel, when called under the CPU key.
+inline bool is_float32(const at::Tensor& t) {
+  return t.scalar_type() == at::kFloat && t.layout() == at::kStrided && t.device().is_cpu();
+}
+
+// Whether autograd has something to do that the kernels of tvmops don't: other than real dense floating point, or a
+// forward-mode tangent. Such calls belong to ATen as a whole.
+bool needs_aten_autograd(at::TensorList tensors);
+bool wants_gradient(at::TensorList tensors);
+
+// A 2-D tensor as a driver sees it.
+inline drivers::MatrixView matrix(const at::Tensor& t) {
+  return {t.const_data_ptr<float>(), t.stride(0), t.stride(1)};
+}
+
+// `f` on the arguments cast as autocast wants matrix products to be.
+template <c10::DispatchKey key, class Function, class... Args>
+at::Tensor autocast(Function f, const Args&... args) {
+  constexpr auto device = key == c10::DispatchKey::AutocastCPU ? c10::DeviceType::CPU : c10::DeviceType::CUDA;
+  const c10::impl::ExcludeDispatchKeyGuard guard(key);
+  const auto cast = [](const auto& arg) {
+    using T = std::decay_t<decltype(arg)>;
+    if constexpr (std::is_same_v<T, at::Tensor> || std::is_same_v<T, std::optional<at::Tensor>>)
+      return at::autocast::cached_cast(at::autocast::get_autocast_dtype(device), arg, device);
+    else
+      return arg;
+  };
+  return f(cast(args)...);
+}
+
+std::string shape_text(std::initializer_list<at::IntArrayRef> shapes);
+
+// A call that went to ATen, for tvmops.explain.
+inline void record_aten(const char* op, std::initializer_list<at::IntArrayRef> shapes, const char* reason) {
+  if (recording()) record(op, shape_text(shapes), Choice{nullptr, drivers::Route::kAten, reason});
+}
+
+constexpr const char* kUnsupported = "dtype, device, layout or strides that no kernel reads";
+
+}  // namespace tvmops::ops
+
+#endif  // TVMOPS_OPS_COMMON_H_

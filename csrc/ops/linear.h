@@ -1,0 +1,19 @@
+// activation(input @ weight^T + bias) + residual.
+#ifndef TVMOPS_OPS_LINEAR_H_
+#define TVMOPS_OPS_LINEAR_H_
+
+#include <ATen/ATen.h>
+
+#include <optional>
+#include <string_view>
+
+namespace tvmops::ops {
+
+using OptionalTensor = std::optional<at::Tensor>;
+
+at::Tensor linear_cpu(const at::Tensor& input, const at::Tensor& weight, const OptionalTensor& bias,
+                      std::optional<c10::string_view> activation, const OptionalTensor& residual, bool prepack);
+
+}  // namespace tvmops::ops
+
+#endif  // TVMOPS_OPS_LINEAR_H_

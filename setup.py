@@ -1,0 +1,57 @@
+"""Builds the extension tvmops._C and puts the default kernel pack beside it.
+
+The pack is made by ``python -m codegen build`` (build/pack); if it is not there, this runs it, which needs apache-tvm.
+``TVMOPS_NO_EXTENSION=1`` leaves the extension out, for an editable install whose extension is built in place.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from setuptools import find_packages, setup
+from torch.utils.cpp_extension import BuildExtension, CppExtension
+
+ROOT = Path(__file__).resolve().parent
+DEFAULT_PACK = Path("build/pack/default.so")
+
+
+class BuildWithPack(BuildExtension):
+    """The extension, and the default pack as ``tvmops/packs/default.so``."""
+
+    def run(self) -> None:
+        super().run()
+        if not (ROOT / DEFAULT_PACK).exists():
+            subprocess.run([sys.executable, "-m", "codegen", "build"], cwd=ROOT, check=True)
+        package = ROOT / "tvmops" if self.inplace else Path(self.build_lib).resolve() / "tvmops"
+        (package / "packs").mkdir(parents=True, exist_ok=True)
+        fresh = package / "packs" / "default.so.tmp"
+        shutil.copyfile(ROOT / DEFAULT_PACK, fresh)
+        fresh.replace(package / "packs" / "default.so")  # a process that has the old one mapped keeps it
+
+    def get_outputs(self) -> list[str]:
+        pack = [] if self.inplace else [str(Path(self.build_lib) / "tvmops" / "packs" / "default.so")]
+        return [*super().get_outputs(), *pack]
+
+
+def sources() -> list[str]:
+    """All of csrc: what belongs to the extension lies there, and nothing else."""
+    return sorted(str(p.relative_to(ROOT)) for p in (ROOT / "csrc").rglob("*.cpp"))
+
+
+extension = CppExtension(
+    "tvmops._C",
+    sources(),
+    include_dirs=[str(ROOT / "csrc")],
+    depends=sorted(str(p.relative_to(ROOT)) for p in (ROOT / "csrc").rglob("*.h")),
+    extra_compile_args=["-O2", "-g0", "-std=c++20", "-fvisibility=hidden", "-fopenmp", "-Wall", "-Wno-unused-function"],
+    extra_link_args=["-Wl,--no-undefined-version"],
+)
+packages = find_packages(include=["tvmops", "tvmops.*"])
+packages += ["tvmops." + name for name in find_packages(include=["codegen", "codegen.*"])]
+setup(
+    packages=packages,
+    ext_modules=[] if os.environ.get("TVMOPS_NO_EXTENSION") == "1" else [extension],
+    cmdclass={"build_ext": BuildWithPack},
+)
