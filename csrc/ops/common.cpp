@@ -18,7 +18,7 @@ const runtime::ParallelFor kAtenParallel = {
 namespace {
 
 bool has_tangent(const at::Tensor& t) {
-  const auto* meta = t.unsafeGetTensorImpl()->autograd_meta_interface();
+  const auto* meta = t.unsafeGetTensorImpl()->autograd_meta();
   return meta && meta->fw_grad(0, t).defined();
 }
 

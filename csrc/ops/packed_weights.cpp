@@ -74,13 +74,13 @@ std::shared_ptr<const PackedWeight> packed_weight(const at::Tensor& weight, cons
   {
     const std::unique_lock<std::shared_mutex> lock(c.mutex);
     auto [found, fresh] = c.entries.try_emplace(
-        key, Entry{c10::weak_intrusive_ptr<c10::StorageImpl>(weight.storage().getIntrusivePtr()), version, &kernel,
+        key, Entry{weight.storage().getWeakStorageImpl(), version, &kernel,
                    nullptr});
     Entry& entry = found->second;
     const bool same = !fresh && current(entry, storage, version, kernel);
     if (same && entry.packed) return entry.packed;
     if (!same)
-      entry = Entry{c10::weak_intrusive_ptr<c10::StorageImpl>(weight.storage().getIntrusivePtr()), version, &kernel,
+      entry = Entry{weight.storage().getWeakStorageImpl(), version, &kernel,
                     nullptr};
     if (learns && !same) return nullptr;
     sweep(c.entries);

@@ -1,0 +1,68 @@
+"""``torch.nn.Linear`` on tvmops kernels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tvmops._functional import linear
+
+ACTIVATIONS = (None, "relu", "gelu", "gelu_tanh", "silu", "sigmoid", "tanh")
+
+
+class Linear(torch.nn.Linear):
+    """``activation(x @ weight.T + bias)``, a :class:`torch.nn.Linear` with the same parameters and ``state_dict``.
+
+    The weight is packed into the kernel's layout at the first call without gradients and whenever it has changed since
+    (an optimizer step, ``load_state_dict``, a new ``.data``, a move to another dtype or device): one copy of the weight
+    in memory beside the original. What torch does not count as a change, such as writing through ``weight.data`` in
+    place, goes unnoticed; ``tvmops.linear`` without ``prepack`` always reads the weight itself.
+
+    Args:
+        in_features: K, the size of the input's last dimension.
+        out_features: N, the size of the output's last dimension.
+        bias: whether there is a bias ``[N]``.
+        device: as in :class:`torch.nn.Linear`.
+        dtype: as in :class:`torch.nn.Linear`; float32 is served by kernels, the rest by ATen.
+        activation: applied in the same pass: ``"relu"``, ``"gelu"`` (erf), ``"gelu_tanh"``, ``"silu"``, ``"sigmoid"``,
+            ``"tanh"`` or None.
+
+    Raises:
+        ValueError: the activation is unknown.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        *,
+        activation: str | None = None,
+    ) -> None:
+        if activation not in ACTIVATIONS:
+            raise ValueError(f"unknown activation {activation!r}; it can be {', '.join(map(str, ACTIVATIONS))}")
+        super().__init__(in_features, out_features, bias, device, dtype)
+        self.activation = activation
+
+    def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
+        """``input`` is ``[..., K]``, the result ``[..., N]``; ``residual`` ``[..., N]`` is added last if given."""
+        return linear(input, self.weight, self.bias, self.activation, residual, prepack=True)
+
+    @classmethod
+    def from_torch(cls, module: torch.nn.Linear, activation: str | None = None) -> Linear:
+        """The same layer, sharing the parameters of ``module`` (not copies of them), its hooks and its mode."""
+        new = cls.__new__(cls)
+        state: dict[str, Any] = dict(module.__dict__)
+        for name, value in state.items():  # the containers are the new module's own, what they hold is shared
+            state[name] = value.copy() if isinstance(value, dict) else value
+        new.__dict__.update(state)
+        new.activation = activation
+        return new
+
+    def extra_repr(self) -> str:
+        """As :class:`torch.nn.Linear`, with the activation."""
+        return super().extra_repr() + (f", activation={self.activation!r}" if self.activation else "")
