@@ -26,15 +26,16 @@ bool has_tangent(const at::Tensor& t) {
 
 bool in_dispatch_mode() {
   const auto tls = c10::impl::tls_local_dispatch_key_set();
-  return !(tls.included_ - c10::default_included_set).empty();
+  return !(tls.included_ - c10::default_included_set).empty() ||
+         !tls.excluded_.has(c10::DispatchKey::AutocastCPU);  // how autocast is switched on
 }
 
 bool is_plain(const at::Tensor& t) {
-  // What a dense CPU tensor carries, in inference mode or not.
-  static const c10::DispatchKeySet usual =
-      c10::DispatchKeySet({c10::DispatchKey::CPU, c10::DispatchKey::AutogradCPU, c10::DispatchKey::ADInplaceOrView});
+  // What a dense CPU tensor carries, in inference mode or not. (Subtracting key sets would leave the backend's bit.)
+  constexpr c10::DispatchKeySet usual({c10::DispatchKey::CPU, c10::DispatchKey::AutogradCPU,
+                                       c10::DispatchKey::AutocastCPU, c10::DispatchKey::ADInplaceOrView});
   const auto* impl = t.unsafeGetTensorImpl();
-  if (!(impl->key_set() - usual).empty() || impl->dtype() != caffe2::TypeMeta::Make<float>() ||
+  if ((impl->key_set() | usual) != usual || impl->dtype() != caffe2::TypeMeta::Make<float>() ||
       impl->has_symbolic_sizes_strides())
     return false;
   if (c10::GradMode::is_enabled() && impl->requires_grad()) return false;

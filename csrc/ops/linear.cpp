@@ -120,6 +120,7 @@ struct Linear : torch::autograd::Function<Linear> {
   static Tensor forward(AutogradContext* context, const Tensor& input, const Tensor& weight,
                         const OptionalTensor& bias, bool prepack) {
     context->save_for_backward({input, weight});
+    if (bias) context->saved_data["bias_shape"] = bias->sym_sizes().vec();
     const at::AutoDispatchBelowADInplaceOrView guard;
     return call_linear(input, weight, bias, std::nullopt, std::nullopt, prepack);
   }
@@ -130,7 +131,7 @@ struct Linear : torch::autograd::Function<Linear> {
     const Tensor g_rows = g.reshape_symint({-1, g.sym_size(-1)});
     if (context->needs_input_grad(0)) out[0] = call_mm(g_rows, weight).reshape_symint(input.sym_sizes());
     if (context->needs_input_grad(1)) out[1] = call_mm(g_rows.t(), input.reshape_symint({-1, input.sym_size(-1)}));
-    if (context->needs_input_grad(2)) out[2] = g_rows.sum(0);
+    if (context->needs_input_grad(2)) out[2] = at::sum_to(g, context->saved_data["bias_shape"].toSymIntVector());
     return out;
   }
 };
@@ -139,7 +140,7 @@ Tensor linear_autograd(const Tensor& input, const Tensor& weight, const Optional
                        const OptionalTensor& residual, bool prepack) {
   const int index = activation_index(activation);
   const Tensor b = bias.value_or(Tensor()), r = residual.value_or(Tensor());
-  const bool odd = input.dim() < 1 || input.sym_numel() == 0 || weight.dim() != 2;
+  const bool odd = input.dim() < 1 || weight.dim() != 2 || input.sym_numel() == 0 || weight.sym_numel() == 0;
   if (needs_aten_autograd({input, weight, b, r}) || odd) return linear_aten(input, weight, bias, index, residual);
   if (!wants_gradient({input, weight, b, r})) {
     const at::AutoDispatchBelowADInplaceOrView guard;
@@ -168,7 +169,12 @@ Tensor linear_meta(const Tensor& input, const Tensor& weight, const OptionalTens
 template <c10::DispatchKey key>
 Tensor linear_autocast(const Tensor& input, const Tensor& weight, const OptionalTensor& bias, OptionalName activation,
                        const OptionalTensor& residual, bool prepack) {
-  return autocast<key>(&call_linear, input, weight, bias, activation, residual, prepack);
+  // The residual stays as it is, as for F.linear(...) + residual, and may promote the sum.
+  return autocast<key>(
+      [&](const Tensor& x, const Tensor& w, const OptionalTensor& b) {
+        return call_linear(x, w, b, activation, residual, prepack);
+      },
+      input, weight, bias);
 }
 
 }  // namespace

@@ -141,6 +141,7 @@ namespace {
 bool addmm_epilogue(const Tensor& self, int64_t m, int64_t n, const at::Scalar& beta, const at::Scalar& alpha,
                     Epilogue& e) {
   if (beta.isComplex() || alpha.isComplex()) return false;
+  if (alpha.equal(0)) return false;  // BLAS then reads neither matrix, not even their NaN
   e.alpha = alpha.to<float>();
   e.beta = beta.to<float>();
   if (e.beta == 0.0f) return true;  // torch: self is then not even read
@@ -234,8 +235,12 @@ void batch_offsets(const Tensor& t, at::IntArrayRef batch_shape, int64_t* offset
 
 // Whether the leading dimensions of t [..., rows, columns] walk memory like one: then its rows are those of a matrix.
 bool folds(const Tensor& t) {
-  for (int64_t d = 0; d + 2 < t.dim(); d++)
-    if (t.size(d) != 1 && t.stride(d) != t.size(d + 1) * t.stride(d + 1)) return false;
+  int64_t step = t.size(-2) * t.stride(-2);  // the stride of a dimension of size one says nothing: leave it out
+  for (int64_t d = t.dim() - 3; d >= 0; d--) {
+    if (t.size(d) == 1) continue;
+    if (t.stride(d) != step) return false;
+    step *= t.size(d);
+  }
   return true;
 }
 

@@ -145,7 +145,8 @@ Tensor addmm_autograd(const Tensor& self, const Tensor& mat1, const Tensor& mat2
 // wrote to `out`; the version does.
 template <class Aten, class Kernel>
 Tensor& out_autograd(Tensor& out, at::TensorList all, Aten aten, Kernel kernel) {
-  if (wants_gradient(all) || needs_aten_autograd(all)) return aten();
+  const bool frozen = out.is_inference() && !c10::InferenceMode::is_enabled();
+  if (frozen || wants_gradient(all) || needs_aten_autograd(all)) return aten();
   {
     const at::AutoDispatchBelowADInplaceOrView guard;
     kernel();

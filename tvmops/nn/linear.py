@@ -50,7 +50,9 @@ class Linear(torch.nn.Linear):
 
     def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
         """``input`` is ``[..., K]``, the result ``[..., N]``; ``residual`` ``[..., N]`` is added last if given."""
-        return linear(input, self.weight, self.bias, self.activation, residual, prepack=True)
+        # A weight that is computed anew for each call (parametrizations, functional_call) is not worth packing.
+        prepack = isinstance(self.weight, torch.nn.Parameter)
+        return linear(input, self.weight, self.bias, self.activation, residual, prepack=prepack)
 
     @classmethod
     def from_torch(cls, module: torch.nn.Linear, activation: str | None = None) -> Linear:
