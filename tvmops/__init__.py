@@ -17,7 +17,7 @@ if _default_pack.exists():
     _C.load_pack(str(_default_pack))
 _C.load_pack_path()
 
-from tvmops import nn  # noqa: E402
+from tvmops import _vmap, nn  # noqa: E402, F401
 from tvmops._functional import addmm, bmm, linear, matmul, mm, mv  # noqa: E402
 from tvmops._inspect import Decision, Decisions, explain, kernels, load_pack, show_config  # noqa: E402
 from tvmops._modes import current_mode, mode, set_mode  # noqa: E402

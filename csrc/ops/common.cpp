@@ -4,7 +4,9 @@
 #include <ATen/core/grad_mode.h>
 #include <c10/core/impl/LocalDispatchKeySet.h>
 
+#include <algorithm>
 #include <sstream>
+#include <vector>
 
 namespace tvmops::ops {
 
@@ -42,11 +44,25 @@ bool is_plain(const at::Tensor& t) {
   return !has_tangent(t);
 }
 
-bool needs_aten_autograd(at::TensorList tensors) {
-  for (const auto& t : tensors)
-    if (t.defined() && (!at::isFloatingType(t.scalar_type()) || t.layout() != at::kStrided || has_tangent(t)))
-      return true;
-  return false;
+bool needs_aten_autograd(const char* op, at::TensorList tensors) {
+  const auto odd = [](const at::Tensor& t) {
+    return t.defined() && (!at::isFloatingType(t.scalar_type()) || t.layout() != at::kStrided || has_tangent(t) ||
+                           t.key_set().has(c10::DispatchKey::FuncTorchGradWrapper));
+  };
+  if (std::none_of(tensors.begin(), tensors.end(), odd)) return false;
+  record_aten(op, tensors, kUnsupported);
+  return true;
+}
+
+void record_aten(const char* op, at::TensorList operands, const char* reason) {
+  if (!recording()) return;
+  std::vector<at::IntArrayRef> shapes;
+  for (const auto& t : operands) {
+    if (!t.defined()) continue;
+    if (t.unsafeGetTensorImpl()->has_symbolic_sizes_strides()) return;  // a trace, not a run
+    shapes.push_back(t.sizes());
+  }
+  record(op, shape_text(shapes), Choice{nullptr, drivers::Route::kAten, reason});
 }
 
 bool wants_gradient(at::TensorList tensors) {
@@ -56,7 +72,7 @@ bool wants_gradient(at::TensorList tensors) {
   return false;
 }
 
-std::string shape_text(std::initializer_list<at::IntArrayRef> shapes) {
+std::string shape_text(at::ArrayRef<at::IntArrayRef> shapes) {
   std::ostringstream out;
   const char* between = "";
   for (const auto& shape : shapes) {

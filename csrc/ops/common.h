@@ -28,15 +28,14 @@ inline bool is_float32(const at::Tensor& t) {
   return t.scalar_type() == at::kFloat && t.layout() == at::kStrided && t.device().is_cpu();
 }
 
-// Whether autograd has something to do that the kernels of tvmops don't: other than real dense floating point, or a
-// forward-mode tangent. Such calls belong to ATen as a whole.
-bool needs_aten_autograd(at::TensorList tensors);
+// Whether autograd has something to do that the kernels of tvmops don't: other than real dense floating point, a
+// forward-mode tangent, or a transform of torch.func, which knows no autograd function of C++. Such calls belong to
+// ATen as a whole; it is recorded for `op`.
+bool needs_aten_autograd(const char* op, at::TensorList tensors);
 bool wants_gradient(at::TensorList tensors);
 
 // A 2-D tensor as a driver sees it.
-inline drivers::MatrixView matrix(const at::Tensor& t) {
-  return {t.const_data_ptr<float>(), t.stride(0), t.stride(1)};
-}
+inline drivers::MatrixView matrix(const at::Tensor& t) { return {t.const_data_ptr<float>(), t.stride(0), t.stride(1)}; }
 
 // `f` on the arguments cast as autocast wants matrix products to be.
 template <c10::DispatchKey key, class Function, class... Args>
@@ -53,14 +52,12 @@ at::Tensor autocast(Function f, const Args&... args) {
   return f(cast(args)...);
 }
 
-std::string shape_text(std::initializer_list<at::IntArrayRef> shapes);
+std::string shape_text(at::ArrayRef<at::IntArrayRef> shapes);
 
 // A call that went to ATen, for tvmops.explain.
-inline void record_aten(const char* op, std::initializer_list<at::IntArrayRef> shapes, const char* reason) {
-  if (recording()) record(op, shape_text(shapes), Choice{nullptr, drivers::Route::kAten, reason});
-}
+void record_aten(const char* op, at::TensorList operands, const char* reason);
 
-constexpr const char* kUnsupported = "dtype, device, layout or strides that no kernel reads";
+constexpr const char* kUnsupported = "a dtype, device, layout, shape or derivative that no kernel covers";
 
 }  // namespace tvmops::ops
 

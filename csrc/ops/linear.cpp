@@ -28,13 +28,20 @@ int activation_index(const OptionalName& name) {
 
 Tensor activate(const Tensor& x, int activation) {
   switch (activation) {
-    case drivers::kRelu: return at::relu(x);
-    case drivers::kGelu: return at::gelu(x);
-    case drivers::kGeluTanh: return at::gelu(x, "tanh");
-    case drivers::kSilu: return at::silu(x);
-    case drivers::kSigmoid: return at::sigmoid(x);
-    case drivers::kTanh: return at::tanh(x);
-    default: return x;
+    case drivers::kRelu:
+      return at::relu(x);
+    case drivers::kGelu:
+      return at::gelu(x);
+    case drivers::kGeluTanh:
+      return at::gelu(x, "tanh");
+    case drivers::kSilu:
+      return at::silu(x);
+    case drivers::kSigmoid:
+      return at::sigmoid(x);
+    case drivers::kTanh:
+      return at::tanh(x);
+    default:
+      return x;
   }
 }
 
@@ -45,9 +52,7 @@ Tensor linear_aten(const Tensor& input, const Tensor& weight, const OptionalTens
 }
 
 // The rows of [..., K] as one matrix: a view where memory allows, else a copy.
-Tensor as_rows(const Tensor& input) {
-  return input.dim() == 2 ? input : input.reshape({-1, input.size(-1)});
-}
+Tensor as_rows(const Tensor& input) { return input.dim() == 2 ? input : input.reshape({-1, input.size(-1)}); }
 
 bool readable(const Tensor& input, const Tensor& weight, const OptionalTensor& bias, const OptionalTensor& residual) {
   if (!is_float32(input) || !is_float32(weight) || input.dim() < 1 || weight.dim() != 2) return false;
@@ -68,7 +73,7 @@ Tensor linear_cpu(const Tensor& input, const Tensor& weight, const OptionalTenso
                   const OptionalTensor& residual, bool prepack) {
   const int activation = activation_index(activation_name);
   if (!readable(input, weight, bias, residual)) {
-    record_aten("linear", {input.sizes(), weight.sizes()}, kUnsupported);
+    record_aten("linear", {input, weight}, kUnsupported);
     return linear_aten(input, weight, bias, activation, residual);
   }
   const Tensor rows = as_rows(input);
@@ -85,8 +90,9 @@ Tensor linear_cpu(const Tensor& input, const Tensor& weight, const OptionalTenso
   c10::SmallVector<int64_t, 5> sizes(input.sizes().begin(), input.sizes().end());
   sizes.back() = n;
   if (choice) {
-    GemmProblem p = {m, n, k, matrix(rows), {weight.const_data_ptr<float>(), weight.stride(1), weight.stride(0)},
-                     nullptr, nullptr, n, {}};
+    GemmProblem p = {
+        m,       n, k, matrix(rows), {weight.const_data_ptr<float>(), weight.stride(1), weight.stride(0)}, nullptr,
+        nullptr, n, {}};
     p.epilogue.activation = activation;
     if (bias) p.epilogue.bias = bias->const_data_ptr<float>();
     if (residual) p.epilogue.residual = residual->const_data_ptr<float>(), p.epilogue.residual_row = n;
@@ -117,8 +123,8 @@ Tensor call_linear(const Tensor& input, const Tensor& weight, const OptionalTens
 
 // Without activation and residual: with a gradient those are ATen's own operators on what this returns.
 struct Linear : torch::autograd::Function<Linear> {
-  static Tensor forward(AutogradContext* context, const Tensor& input, const Tensor& weight,
-                        const OptionalTensor& bias, bool prepack) {
+  static Tensor forward(AutogradContext* context, const Tensor& input, const Tensor& weight, const OptionalTensor& bias,
+                        bool prepack) {
     context->save_for_backward({input, weight});
     if (bias) context->saved_data["bias_shape"] = bias->sym_sizes().vec();
     const at::AutoDispatchBelowADInplaceOrView guard;
@@ -141,7 +147,9 @@ Tensor linear_autograd(const Tensor& input, const Tensor& weight, const Optional
   const int index = activation_index(activation);
   const Tensor b = bias.value_or(Tensor()), r = residual.value_or(Tensor());
   const bool odd = input.dim() < 1 || weight.dim() != 2 || input.sym_numel() == 0 || weight.sym_numel() == 0;
-  if (needs_aten_autograd({input, weight, b, r}) || odd) return linear_aten(input, weight, bias, index, residual);
+  if (odd) record_aten("linear", {input, weight}, kUnsupported);
+  if (odd || needs_aten_autograd("linear", {input, weight, b, r}))
+    return linear_aten(input, weight, bias, index, residual);
   if (!wants_gradient({input, weight, b, r})) {
     const at::AutoDispatchBelowADInplaceOrView guard;
     return call_linear(input, weight, bias, activation, residual, prepack);
@@ -155,10 +163,11 @@ Tensor linear_meta(const Tensor& input, const Tensor& weight, const OptionalTens
   activation_index(activation);
   TORCH_CHECK(input.dim() >= 1 && weight.dim() == 2, "linear: expected an input of at least one dimension and a 2D ",
               "weight, but they have ", input.dim(), " and ", weight.dim(), " dimensions");
-  TORCH_CHECK(input.scalar_type() == weight.scalar_type(), "linear: input and weight differ in dtype: ",
-              input.scalar_type(), " and ", weight.scalar_type());
-  TORCH_SYM_CHECK(input.sym_size(-1).sym_eq(weight.sym_size(1)), "mat1 and mat2 shapes cannot be multiplied: input ends ",
-                  "in ", input.sym_size(-1), ", weight in ", weight.sym_size(1));
+  TORCH_CHECK(input.scalar_type() == weight.scalar_type(),
+              "linear: input and weight differ in dtype: ", input.scalar_type(), " and ", weight.scalar_type());
+  TORCH_SYM_CHECK(input.sym_size(-1).sym_eq(weight.sym_size(1)),
+                  "mat1 and mat2 shapes cannot be multiplied: input ends ", "in ", input.sym_size(-1), ", weight in ",
+                  weight.sym_size(1));
   c10::SymDimVector sizes(input.sym_sizes().begin(), input.sym_sizes().end());
   sizes.back() = weight.sym_size(0);
   if (bias) (void)bias->expand_symint(sizes);
@@ -170,11 +179,9 @@ template <c10::DispatchKey key>
 Tensor linear_autocast(const Tensor& input, const Tensor& weight, const OptionalTensor& bias, OptionalName activation,
                        const OptionalTensor& residual, bool prepack) {
   // The residual stays as it is, as for F.linear(...) + residual, and may promote the sum.
-  return autocast<key>(
-      [&](const Tensor& x, const Tensor& w, const OptionalTensor& b) {
-        return call_linear(x, w, b, activation, residual, prepack);
-      },
-      input, weight, bias);
+  return autocast<key>([&](const Tensor& x, const Tensor& w,
+                           const OptionalTensor& b) { return call_linear(x, w, b, activation, residual, prepack); },
+                       input, weight, bias);
 }
 
 }  // namespace
@@ -187,10 +194,9 @@ TORCH_LIBRARY_FRAGMENT(tvmops, m) {
 }
 TORCH_LIBRARY_IMPL(tvmops, CPU, m) { m.impl("linear", &linear_cpu); }
 TORCH_LIBRARY_IMPL(tvmops, CompositeExplicitAutograd, m) {
-  m.impl("linear",
-         [](const Tensor& input, const Tensor& weight, const OptionalTensor& bias, OptionalName activation,
-            const OptionalTensor& residual,
-            bool) { return linear_aten(input, weight, bias, activation_index(activation), residual); });
+  m.impl("linear", [](const Tensor& input, const Tensor& weight, const OptionalTensor& bias, OptionalName activation,
+                      const OptionalTensor& residual,
+                      bool) { return linear_aten(input, weight, bias, activation_index(activation), residual); });
 }
 TORCH_LIBRARY_IMPL(tvmops, Meta, m) { m.impl("linear", &linear_meta); }
 TORCH_LIBRARY_IMPL(tvmops, Autograd, m) { m.impl("linear", &linear_autograd); }

@@ -20,6 +20,8 @@ Tensor empty_like_input(at::IntArrayRef sizes) {
   return Tensor(at::detail::empty_cpu(sizes, at::kFloat, std::nullopt, std::nullopt, std::nullopt, std::nullopt));
 }
 
+constexpr const char* kNoProduct = "a dot product of two vectors, or no product at all";
+
 // C = A^T stays row-major if it is one row: then a column of products is a row of them with the operands swapped.
 void swap_if_column(GemmProblem& p) {
   if (p.n != 1 || p.m == 1 || p.ldc != 1 || !p.epilogue.trivial()) return;
@@ -72,7 +74,7 @@ Tensor mm_cpu(const Tensor& self, const Tensor& mat2) {
     Tensor c = empty_like_input({self.size(0), mat2.size(1)});
     if (try_gemm("mm", {self.sizes(), mat2.sizes()}, problem(self, mat2, c))) return c;
   } else {
-    record_aten("mm", {self.sizes(), mat2.sizes()}, kUnsupported);
+    record_aten("mm", {self, mat2}, kUnsupported);
   }
   return at::mm(self, mat2);
 }
@@ -90,9 +92,11 @@ bool writable(const Tensor& out, at::IntArrayRef sizes, at::TensorList read) {
 }  // namespace
 
 Tensor& mm_out_cpu(const Tensor& self, const Tensor& mat2, Tensor& out) {
-  if (mm_shapes(self, mat2) && writable(out, {self.size(0), mat2.size(1)}, {self, mat2}) && row_major(out) &&
-      try_gemm("mm", {self.sizes(), mat2.sizes()}, problem(self, mat2, out)))
-    return out;
+  if (mm_shapes(self, mat2) && writable(out, {self.size(0), mat2.size(1)}, {self, mat2}) && row_major(out)) {
+    if (try_gemm("mm", {self.sizes(), mat2.sizes()}, problem(self, mat2, out))) return out;
+  } else {
+    record_aten("mm", {self, mat2}, kUnsupported);
+  }
   return at::mm_out(out, self, mat2);
 }
 
@@ -120,18 +124,20 @@ bool try_bmm(const Tensor& a, const Tensor& b, const Tensor& c) {
 Tensor bmm_cpu(const Tensor& self, const Tensor& mat2) {
   if (bmm_shapes(self, mat2)) {
     Tensor c = empty_like_input({self.size(0), self.size(1), mat2.size(2)});
-    if (c.numel() > 0 && try_bmm(self, mat2, c)) return c;
+    if (try_bmm(self, mat2, c)) return c;
   } else {
-    record_aten("bmm", {self.sizes(), mat2.sizes()}, kUnsupported);
+    record_aten("bmm", {self, mat2}, kUnsupported);
   }
   return at::bmm(self, mat2);
 }
 
-
 Tensor& bmm_out_cpu(const Tensor& self, const Tensor& mat2, Tensor& out) {
   if (bmm_shapes(self, mat2) && writable(out, {self.size(0), self.size(1), mat2.size(2)}, {self, mat2}) &&
-      out.numel() > 0 && row_major(out.select(0, 0)) && try_bmm(self, mat2, out))
-    return out;
+      row_major(out.select(0, 0))) {
+    if (try_bmm(self, mat2, out)) return out;
+  } else {
+    record_aten("bmm", {self, mat2}, kUnsupported);
+  }
   return at::bmm_out(out, self, mat2);
 }
 
@@ -157,8 +163,10 @@ bool addmm_epilogue(const Tensor& self, int64_t m, int64_t n, const at::Scalar& 
 bool try_addmm(const Tensor& self, const Tensor& a, const Tensor& b, const at::Scalar& beta, const at::Scalar& alpha,
                const Tensor& c) {
   Epilogue e;
-  return addmm_epilogue(self, a.size(0), b.size(1), beta, alpha, e) &&
-         try_gemm("addmm", {a.sizes(), b.sizes()}, problem(a, b, c, e));
+  if (addmm_epilogue(self, a.size(0), b.size(1), beta, alpha, e))
+    return try_gemm("addmm", {a.sizes(), b.sizes()}, problem(a, b, c, e));
+  record_aten("addmm", {a, b}, kUnsupported);
+  return false;
 }
 
 }  // namespace
@@ -169,17 +177,18 @@ Tensor addmm_cpu(const Tensor& self, const Tensor& mat1, const Tensor& mat2, con
     Tensor c = empty_like_input({mat1.size(0), mat2.size(1)});
     if (try_addmm(self, mat1, mat2, beta, alpha, c)) return c;
   } else {
-    record_aten("addmm", {mat1.sizes(), mat2.sizes()}, kUnsupported);
+    record_aten("addmm", {mat1, mat2}, kUnsupported);
   }
   return at::addmm(self, mat1, mat2, beta, alpha);
 }
 
-
 Tensor& addmm_out_cpu(const Tensor& self, const Tensor& mat1, const Tensor& mat2, const at::Scalar& beta,
                       const at::Scalar& alpha, Tensor& out) {
-  if (mm_shapes(mat1, mat2) && writable(out, {mat1.size(0), mat2.size(1)}, {self, mat1, mat2}) && row_major(out) &&
-      try_addmm(self, mat1, mat2, beta, alpha, out))
-    return out;
+  if (mm_shapes(mat1, mat2) && writable(out, {mat1.size(0), mat2.size(1)}, {self, mat1, mat2}) && row_major(out)) {
+    if (try_addmm(self, mat1, mat2, beta, alpha, out)) return out;
+  } else {
+    record_aten("addmm", {mat1, mat2}, kUnsupported);
+  }
   return at::addmm_out(out, self, mat1, mat2, beta, alpha);
 }
 
@@ -191,9 +200,15 @@ bool mv_shapes(const Tensor& a, const Tensor& v) {
 
 // out = a @ v as one row: v^T @ a^T.
 bool try_mv(const Tensor& a, const Tensor& v, const Tensor& out) {
-  const GemmProblem p = {1,       a.size(0), a.size(1), {v.const_data_ptr<float>(), 1, v.stride(0)},
+  const GemmProblem p = {1,
+                         a.size(0),
+                         a.size(1),
+                         {v.const_data_ptr<float>(), 1, v.stride(0)},
                          {a.const_data_ptr<float>(), a.stride(1), a.stride(0)},
-                         nullptr, out.mutable_data_ptr<float>(), std::max<int64_t>(a.size(0), 1), {}};
+                         nullptr,
+                         out.mutable_data_ptr<float>(),
+                         std::max<int64_t>(a.size(0), 1),
+                         {}};
   return try_gemm("mv", {a.sizes(), v.sizes()}, p);
 }
 
@@ -204,16 +219,17 @@ Tensor mv_cpu(const Tensor& self, const Tensor& vec) {
     Tensor out = empty_like_input({self.size(0)});
     if (try_mv(self, vec, out)) return out;
   } else {
-    record_aten("mv", {self.sizes(), vec.sizes()}, kUnsupported);
+    record_aten("mv", {self, vec}, kUnsupported);
   }
   return at::mv(self, vec);
 }
 
-
 Tensor& mv_out_cpu(const Tensor& self, const Tensor& vec, Tensor& out) {
-  if (mv_shapes(self, vec) && writable(out, {self.size(0)}, {self, vec}) && (out.stride(0) == 1 || out.size(0) == 1) &&
-      try_mv(self, vec, out))
-    return out;
+  if (mv_shapes(self, vec) && writable(out, {self.size(0)}, {self, vec}) && (out.stride(0) == 1 || out.size(0) == 1)) {
+    if (try_mv(self, vec, out)) return out;
+  } else {
+    record_aten("mv", {self, vec}, kUnsupported);
+  }
   return at::mv_out(out, self, vec);
 }
 
@@ -253,7 +269,10 @@ Tensor matmul_batched(const Tensor& self, const Tensor& other) {
   const int64_t batch = c10::multiply_integers(batch_shape);
   shape.push_back(m);
   shape.push_back(n);
-  if (batch == 0 || m == 0 || n == 0 || k == 0) return at::matmul(self, other);
+  if (batch == 0 || m == 0 || n == 0 || k == 0) {
+    record_aten("matmul", {self, other}, "nothing to multiply");
+    return at::matmul(self, other);
+  }
   Tensor c = empty_like_input(shape);
   const MatrixView av = {a.const_data_ptr<float>(), a.stride(-2), a.stride(-1)};
   const MatrixView bv = {b.const_data_ptr<float>(), b.stride(-2), b.stride(-1)};
@@ -284,17 +303,18 @@ Tensor matmul_plain(const Tensor& self, const Tensor& other) {
   if (da == 2 && db == 1) return mv_cpu(self, other);
   if (da == 1 && db == 2) return matmul_batched(self, other);
   if (da >= 1 && db >= 1 && (da > 2 || db > 2)) return matmul_batched(self, other);
-  record_aten("matmul", {self.sizes(), other.sizes()}, "a dot product of two vectors, or no product at all");
+  record_aten("matmul", {self, other}, kNoProduct);
   return at::matmul(self, other);
 }
-
-
 
 // As ATen does it: from mm, mv and bmm, which know autograd, vmap and the rest.
 Tensor matmul_composite(const Tensor& self, const Tensor& other) {
   if (is_plain(self) && is_plain(other) && !in_dispatch_mode()) return matmul_plain(self, other);
   const int64_t da = self.dim(), db = other.dim();
-  if (da == 0 || db == 0 || (da == 1 && db == 1)) return at::matmul(self, other);
+  if (da == 0 || db == 0 || (da == 1 && db == 1)) {
+    record_aten("matmul", {self, other}, kNoProduct);
+    return at::matmul(self, other);
+  }
   if (da == 2 && db == 2) return call_mm(self, other);
   if (da == 2 && db == 1) return call_mv(self, other);
   if (da == 1 && db == 2) return call_mm(self.unsqueeze(0), other).squeeze(0);

@@ -103,8 +103,7 @@ struct Addmm : torch::autograd::Function<Addmm> {
     const auto& g = gradients[0];
     const auto beta = context->saved_data["beta"].toScalar(), alpha = context->saved_data["alpha"].toScalar();
     variable_list out(5);
-    if (context->needs_input_grad(0))
-      out[0] = at::sum_to(g, context->saved_data["shape"].toSymIntVector()) * beta;
+    if (context->needs_input_grad(0)) out[0] = at::sum_to(g, context->saved_data["shape"].toSymIntVector()) * beta;
     if (context->needs_input_grad(1)) out[1] = call_mm(g, saved[1].t()) * alpha;
     if (context->needs_input_grad(2)) out[2] = call_mm(saved[0].t(), g) * alpha;
     return out;
@@ -112,21 +111,21 @@ struct Addmm : torch::autograd::Function<Addmm> {
 };
 
 Tensor mm_autograd(const Tensor& self, const Tensor& mat2) {
-  if (needs_aten_autograd({self, mat2})) return at::mm(self, mat2);
+  if (needs_aten_autograd("mm", {self, mat2})) return at::mm(self, mat2);
   if (wants_gradient({self, mat2})) return Mm::apply(self, mat2);
   const at::AutoDispatchBelowADInplaceOrView guard;
   return call_mm(self, mat2);
 }
 
 Tensor bmm_autograd(const Tensor& self, const Tensor& mat2) {
-  if (needs_aten_autograd({self, mat2})) return at::bmm(self, mat2);
+  if (needs_aten_autograd("bmm", {self, mat2})) return at::bmm(self, mat2);
   if (wants_gradient({self, mat2})) return Bmm::apply(self, mat2);
   const at::AutoDispatchBelowADInplaceOrView guard;
   return call_bmm(self, mat2);
 }
 
 Tensor mv_autograd(const Tensor& self, const Tensor& vec) {
-  if (needs_aten_autograd({self, vec})) return at::mv(self, vec);
+  if (needs_aten_autograd("mv", {self, vec})) return at::mv(self, vec);
   if (wants_gradient({self, vec})) return Mv::apply(self, vec);
   const at::AutoDispatchBelowADInplaceOrView guard;
   return call_mv(self, vec);
@@ -134,7 +133,7 @@ Tensor mv_autograd(const Tensor& self, const Tensor& vec) {
 
 Tensor addmm_autograd(const Tensor& self, const Tensor& mat1, const Tensor& mat2, const at::Scalar& beta,
                       const at::Scalar& alpha) {
-  if (needs_aten_autograd({self, mat1, mat2}) || beta.isComplex() || alpha.isComplex())
+  if (needs_aten_autograd("addmm", {self, mat1, mat2}) || beta.isComplex() || alpha.isComplex())
     return at::addmm(self, mat1, mat2, beta, alpha);
   if (wants_gradient({self, mat1, mat2})) return Addmm::apply(self, mat1, mat2, beta, alpha);
   const at::AutoDispatchBelowADInplaceOrView guard;
@@ -144,9 +143,9 @@ Tensor addmm_autograd(const Tensor& self, const Tensor& mat1, const Tensor& mat2
 // out= has no gradient: ATen says so in its own words where one is wanted. A kernel does not tell autograd that it
 // wrote to `out`; the version does.
 template <class Aten, class Kernel>
-Tensor& out_autograd(Tensor& out, at::TensorList all, Aten aten, Kernel kernel) {
+Tensor& out_autograd(const char* op, Tensor& out, at::TensorList all, Aten aten, Kernel kernel) {
   const bool frozen = out.is_inference() && !c10::InferenceMode::is_enabled();
-  if (frozen || wants_gradient(all) || needs_aten_autograd(all)) return aten();
+  if (frozen || wants_gradient(all) || needs_aten_autograd(op, all)) return aten();
   {
     const at::AutoDispatchBelowADInplaceOrView guard;
     kernel();
@@ -160,7 +159,7 @@ Tensor& mm_out_autograd(const Tensor& self, const Tensor& mat2, Tensor& out) {
                              .findSchemaOrThrow("tvmops::mm", "out")
                              .typed<Tensor&(const Tensor&, const Tensor&, Tensor&)>();
   return out_autograd(
-      out, {self, mat2, out}, [&]() -> Tensor& { return at::mm_out(out, self, mat2); },
+      "mm", out, {self, mat2, out}, [&]() -> Tensor& { return at::mm_out(out, self, mat2); },
       [&] { op.call(self, mat2, out); });
 }
 
@@ -169,7 +168,7 @@ Tensor& bmm_out_autograd(const Tensor& self, const Tensor& mat2, Tensor& out) {
                              .findSchemaOrThrow("tvmops::bmm", "out")
                              .typed<Tensor&(const Tensor&, const Tensor&, Tensor&)>();
   return out_autograd(
-      out, {self, mat2, out}, [&]() -> Tensor& { return at::bmm_out(out, self, mat2); },
+      "bmm", out, {self, mat2, out}, [&]() -> Tensor& { return at::bmm_out(out, self, mat2); },
       [&] { op.call(self, mat2, out); });
 }
 
@@ -178,18 +177,18 @@ Tensor& mv_out_autograd(const Tensor& self, const Tensor& vec, Tensor& out) {
                              .findSchemaOrThrow("tvmops::mv", "out")
                              .typed<Tensor&(const Tensor&, const Tensor&, Tensor&)>();
   return out_autograd(
-      out, {self, vec, out}, [&]() -> Tensor& { return at::mv_out(out, self, vec); },
+      "mv", out, {self, vec, out}, [&]() -> Tensor& { return at::mv_out(out, self, vec); },
       [&] { op.call(self, vec, out); });
 }
 
 Tensor& addmm_out_autograd(const Tensor& self, const Tensor& mat1, const Tensor& mat2, const at::Scalar& beta,
                            const at::Scalar& alpha, Tensor& out) {
-  static const auto op = c10::Dispatcher::singleton()
-                             .findSchemaOrThrow("tvmops::addmm", "out")
-                             .typed<Tensor&(const Tensor&, const Tensor&, const Tensor&, const at::Scalar&,
-                                            const at::Scalar&, Tensor&)>();
+  static const auto op =
+      c10::Dispatcher::singleton()
+          .findSchemaOrThrow("tvmops::addmm", "out")
+          .typed<Tensor&(const Tensor&, const Tensor&, const Tensor&, const at::Scalar&, const at::Scalar&, Tensor&)>();
   return out_autograd(
-      out, {self, mat1, mat2, out},
+      "addmm", out, {self, mat1, mat2, out},
       [&]() -> Tensor& { return at::addmm_out(out, self, mat1, mat2, beta, alpha); },
       [&] { op.call(self, mat1, mat2, beta, alpha, out); });
 }
@@ -311,15 +310,15 @@ TORCH_LIBRARY_IMPL(tvmops, Autograd, m) {
   m.impl("addmm.out", &addmm_out_autograd);
 }
 
-#define TVMOPS_AUTOCAST(key)                                                                                     \
-  TORCH_LIBRARY_IMPL(tvmops, key, m) {                                                                           \
-    m.impl("mm", &autocast_binary<c10::DispatchKey::key, call_mm>);                                              \
-    m.impl("bmm", &autocast_binary<c10::DispatchKey::key, call_bmm>);                                            \
-    m.impl("mv", &autocast_binary<c10::DispatchKey::key, call_mv>);                                              \
-    m.impl("addmm", [](const Tensor& self, const Tensor& a, const Tensor& b, const at::Scalar& beta,             \
-                       const at::Scalar& alpha) {                                                                \
-      return autocast<c10::DispatchKey::key>(&call_addmm, self, a, b, beta, alpha);                              \
-    });                                                                                                          \
+#define TVMOPS_AUTOCAST(key)                                                                                           \
+  TORCH_LIBRARY_IMPL(tvmops, key, m) {                                                                                 \
+    m.impl("mm", &autocast_binary<c10::DispatchKey::key, call_mm>);                                                    \
+    m.impl("bmm", &autocast_binary<c10::DispatchKey::key, call_bmm>);                                                  \
+    m.impl("mv", &autocast_binary<c10::DispatchKey::key, call_mv>);                                                    \
+    m.impl("addmm",                                                                                                    \
+           [](const Tensor& self, const Tensor& a, const Tensor& b, const at::Scalar& beta, const at::Scalar& alpha) { \
+             return autocast<c10::DispatchKey::key>(&call_addmm, self, a, b, beta, alpha);                             \
+           });                                                                                                         \
   }
 
 namespace {

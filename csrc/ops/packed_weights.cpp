@@ -51,8 +51,7 @@ void sweep(std::unordered_map<Key, Entry, KeyHash>& entries) {
     it = it->second.storage.expired() ? entries.erase(it) : std::next(it);
 }
 
-bool current(const Entry& entry, const c10::StorageImpl* storage, uint32_t version,
-             const drivers::GemmKernel& kernel) {
+bool current(const Entry& entry, const c10::StorageImpl* storage, uint32_t version, const drivers::GemmKernel& kernel) {
   return entry.storage._unsafe_get_target() == storage && entry.version == version && entry.kernel == &kernel;
 }
 
@@ -73,15 +72,12 @@ std::shared_ptr<const PackedWeight> packed_weight(const at::Tensor& weight, cons
   const bool learns = weight.requires_grad() && c10::GradMode::is_enabled();
   {
     const std::unique_lock<std::shared_mutex> lock(c.mutex);
-    auto [found, fresh] = c.entries.try_emplace(
-        key, Entry{weight.storage().getWeakStorageImpl(), version, &kernel,
-                   nullptr});
+    auto [found, fresh] =
+        c.entries.try_emplace(key, Entry{weight.storage().getWeakStorageImpl(), version, &kernel, nullptr});
     Entry& entry = found->second;
     const bool same = !fresh && current(entry, storage, version, kernel);
     if (same && entry.packed) return entry.packed;
-    if (!same)
-      entry = Entry{weight.storage().getWeakStorageImpl(), version, &kernel,
-                    nullptr};
+    if (!same) entry = Entry{weight.storage().getWeakStorageImpl(), version, &kernel, nullptr};
     if (learns && !same) return nullptr;
     sweep(c.entries);
   }
