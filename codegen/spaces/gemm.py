@@ -36,7 +36,8 @@ class GemmSpace:
         self.knobs = (
             Knob("mr", tuple(range(4, 17)) if big else tuple(range(2, 9)), "rows of the register tile"),
             Knob("nr", (v, 2 * v, 4 * v), "columns of the register tile, and of a panel of B"),
-            Knob("kc", (128, 192, 256, 320, 384, 448, 512), "depth of a block; the longest chain of additions"),
+            Knob("kc", (256, 384, 512, 768, 1024, 1536, 2048), "depth of a block"),
+            Knob("chain", (128, 192, 256, 384, 512), "k summed in one accumulator"),
             Knob("nc", (256, 512, 1024, 2048, 4096), "columns of a block of B"),
             Knob("mc", (48, 96, 112, 168, 224), "rows of a block of a transposed A"),
             Knob("prefetch", (0, 4, 8, 16, 32), "rows of B ahead of their use that are prefetched"),
@@ -61,8 +62,11 @@ class GemmSpace:
             ),
             Constraint("nc is a multiple of nr", ("nr", "nc"), lambda c: c["nc"] % c["nr"] == 0),
             Constraint("mc holds at least one tile", ("mr", "mc"), lambda c: c["mc"] >= c["mr"]),
+            Constraint("a block holds at least one chain", ("kc", "chain"), lambda c: c["chain"] <= c["kc"]),
             Constraint(
-                "a tile of A fits in L1", ("mr", "kc"), lambda c: c["mr"] * (c["kc"] + 16) * FLOAT <= target.l1_bytes
+                "a chain of a tile of A fits in L1",
+                ("mr", "chain"),
+                lambda c: c["mr"] * (c["chain"] + 16) * FLOAT <= target.l1_bytes,
             ),
             Constraint(
                 "a panel of B and a tile of A fit in half of L2",
@@ -75,9 +79,9 @@ class GemmSpace:
                 lambda c: c["mc"] * (c["kc"] + 16) * FLOAT <= target.l2_bytes // 2,
             ),
             Constraint(
-                f"kc <= {LONGEST_CHAIN}: the error stays within twice ATen's",
-                ("kc",),
-                lambda c: c["kc"] <= LONGEST_CHAIN,
+                f"chain <= {LONGEST_CHAIN}: the error stays within twice ATen's",
+                ("chain",),
+                lambda c: c["chain"] <= LONGEST_CHAIN,
             ),
             Constraint("skinny_rows is at least a tile", ("mr", "skinny_rows"), lambda c: c["skinny_rows"] >= c["mr"]),
         )
@@ -88,7 +92,8 @@ class GemmSpace:
         return {
             "mr": 14 if big else 6,
             "nr": 2 * self.lanes,
-            "kc": 384,
+            "kc": 1024,
+            "chain": 512,
             "nc": 1024,
             "mc": 112 if big else 48,
             "prefetch": 16,
@@ -100,7 +105,7 @@ class GemmSpace:
 
     def params(self, choice: Choice) -> dict[str, int]:
         """What the driver binds: the blocking knobs, and the shapes of the leaves."""
-        kept = {k: choice[k] for k in ("mr", "nr", "kc", "nc", "mc", "copy_a", "skinny_rows", "wide_step")}
+        kept = {k: choice[k] for k in ("mr", "nr", "kc", "chain", "nc", "mc", "copy_a", "skinny_rows", "wide_step")}
         return {
             **kept,
             "narrow": self.lanes // 2 if choice["nr"] == self.lanes else self.lanes,
@@ -135,6 +140,10 @@ class GemmSpace:
             add(f"epilogue.{activation}", f"_{nr}", epilogue.epilogue, nr, function)
         unique = {leaf.name: leaf for leaf in leaves}
         return list(unique.values())
+
+    def plan_size(self) -> int:
+        """See :func:`plan_size`."""
+        return plan_size(self.workload)
 
 
 def plan_size(workload: Workload) -> int:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from tvm import tirx
+
+from ..errors import CodegenError
 
 
 Choice = Mapping[str, int]
@@ -56,6 +58,9 @@ class Space(Protocol):
     def apply(self, choice: Choice) -> list[Leaf]:
         """The leaves that a choice needs."""
 
+    def plan_size(self) -> int:
+        """How many size buckets a plan of the workload has."""
+
 
 def broken(space: Space, choice: Choice) -> list[str]:
     """The constraints that a choice breaks, in words; unknown knobs and values out of domain included."""
@@ -66,6 +71,21 @@ def broken(space: Space, choice: Choice) -> list[str]:
         elif choice[knob.name] not in knob.values:
             found.append(f"{knob.name}={choice[knob.name]} is not one of {', '.join(map(str, knob.values))}")
     return found or [c.text for c in space.constraints if not c.holds(choice)]
+
+
+def pin(space: Space, knobs: Choice) -> None:
+    """Leaves of a space only the part where these knobs have these values.
+
+    Raises:
+        CodegenError: a knob or a value is not known.
+    """
+    known = {knob.name: knob for knob in space.knobs}
+    for name, value in knobs.items():
+        if name not in known:
+            raise CodegenError(f"unknown knob {name!r}; known: {', '.join(known)}")
+        if value not in known[name].values:
+            raise CodegenError(f"{name}={value} is not one of {', '.join(map(str, known[name].values))}")
+    space.knobs = tuple(replace(k, values=(knobs[k.name],)) if k.name in knobs else k for k in space.knobs)
 
 
 def choices(space: Space) -> Iterator[dict[str, int]]:
@@ -92,5 +112,3 @@ def size(space: Space) -> tuple[int, int]:
     for knob in space.knobs:
         total *= len(knob.values)
     return total, sum(1 for _ in choices(space))
-
-

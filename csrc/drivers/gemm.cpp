@@ -48,9 +48,10 @@ class Region {
   Region(const GemmKernel& kernel, const GemmProblem& problem, Route route, int64_t m0, int64_t m1, int64_t p0,
          int64_t p1)
       : g_(kernel), p_(problem), route_(route), m0_(m0), m1_(m1), p0_(p0), p1_(p1) {
-    // Blocks of nearly equal depth. They set the order of summation, so only K and kc may have a say.
-    blocks_ = std::max<int64_t>(1, ceil_div(p_.k, g_.kc));
-    depth_ = std::max<int64_t>(8, round_up(ceil_div(p_.k, blocks_), 8));
+    // Chains of nearly equal length, and blocks of whole chains. They set the order of summation, so only K and the
+    // kernel may have a say.
+    chain_ = std::max<int64_t>(8, round_up(ceil_div(p_.k, std::max<int64_t>(1, ceil_div(p_.k, g_.chain))), 8));
+    depth_ = std::max<int64_t>(1, g_.kc / chain_) * chain_;
     blocks_ = std::max<int64_t>(1, ceil_div(p_.k, depth_));
   }
 
@@ -121,6 +122,7 @@ class Region {
           for (int64_t t = 0, r0 = 0; t < tiles; t++) {
             const int64_t r = height / tiles + (t < height % tiles);
             for (int64_t j = jc; j < je; j++) {
+              if (copies) prefetch_rows(i + height, k0, depth, j - jc, je - jc);
               const Source b =
                   packs ? Source{packed + (j - jc) * g_.nr * depth_, g_.nr} : panel_source(k0, j, depth);
               tile({a.data + r0 * a.ld, a.ld}, b, i + r0, r, j, block, depth);
@@ -217,11 +219,28 @@ class Region {
     return w;
   }
 
+  // The `part`th of `parts` shares of the tile of A that starts at row i, towards L2: copying it will not wait for memory.
+  void prefetch_rows(int64_t i, int64_t k0, int64_t depth, int64_t part, int64_t parts) const {
+    const int64_t rows = std::min<int64_t>(g_.mr, m1_ - i), lines = ceil_div(depth, 16);
+    if (rows <= 0) return;
+    int64_t x = rows * lines * part / parts, row = x / lines, line = x % lines;
+    const float* a = p_.a.data + (i + row) * p_.a.row + k0;
+    for (const int64_t end = rows * lines * (part + 1) / parts; x < end; x++) {
+      __builtin_prefetch(a + line * 16, 0, 2);
+      if (++line == lines) line = 0, a += p_.a.row;
+    }
+  }
+
   void tile(Source a, Source b, int64_t i, int64_t r, int64_t panel, int64_t block, int64_t depth) {
     const int64_t w = width(panel);
     const auto kernel = w <= g_.narrow ? g_.tile_narrow[r] : g_.tile[r];
-    kernel(a.data, b.data, p_.c + i * p_.ldc + panel * g_.nr, as_int(depth), as_int(a.ld), as_int(b.ld),
-           as_int(p_.ldc), as_int(w), block > 0);
+    float* c = p_.c + i * p_.ldc + panel * g_.nr;
+    int64_t k = 0;
+    do {  // K may be 0
+      kernel(a.data + k, b.data + k * b.ld, c, as_int(std::min(chain_, depth - k)), as_int(a.ld), as_int(b.ld),
+             as_int(p_.ldc), as_int(w), block > 0 || k > 0);
+      k += chain_;
+    } while (k < depth);
     if (block == blocks_ - 1) finish(i, r, panel);
   }
 
@@ -240,7 +259,7 @@ class Region {
   const GemmProblem& p_;
   const Route route_;
   const int64_t m0_, m1_, p0_, p1_;
-  int64_t blocks_, depth_;
+  int64_t chain_, depth_, blocks_;
   float* edge_ = nullptr;
   int64_t edge_panel_ = -1, edge_k0_ = -1;
 };

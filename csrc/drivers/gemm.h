@@ -1,7 +1,7 @@
 // C = epilogue(A @ B), float32, for any M, N, K and strides: cache blocking, packing and threads around leaf kernels.
 //
-// Every element of C is the sum, in order, of one fused multiply-add chain per kc consecutive k. Neither the number of
-// threads nor where a tile falls changes that, so the bits depend on the operands, kc and the route alone.
+// Every element of C is the sum, in order, of one fused multiply-add chain per `chain` consecutive k. Neither the number
+// of threads nor where a tile falls changes that, so the bits depend on the operands, the kernel and the route alone.
 //
 // Source of the loop structure: K. Goto and R. van de Geijn, "Anatomy of high-performance matrix multiplication", ACM
 // TOMS 34(3), 2008; here a packed tile of A stays in L1 and the panels of B stream past it from L2 or L3.
@@ -42,6 +42,7 @@ struct GemmKernel {
   int64_t m = -1, n = -1, k = -1;  // static sizes; -1: any
   int mr = 0, nr = 0, narrow = 0, wide = 0, lanes = 0;
   int kc = 0, nc = 0, mc = 0;        // block sizes, in elements
+  int chain = 0;                     // the longest run of k that is summed in one accumulator: bounds the error
   int skinny_rows = 0;               // up to this many rows B passes once, panel by panel
   int wide_rows = 0, wide_step = 0;  // up to wide_rows rows a B in place is swept wide_step rows at a time
   int copy_a = 0;                    // copy tiles of a row-major A: 0 never, 1 where its rows fall on the same cache sets, 2 always

@@ -57,6 +57,7 @@ GemmKernel::GemmKernel(const tvmops_kernel& kernel) : source(&kernel) {
   narrow = get("narrow", 1, nr);
   wide = get("wide", nr, 4096);
   kc = get("kc", 8, 1 << 20);
+  chain = get("chain", 8, 1 << 20);
   nc = get("nc", nr, 1 << 24);
   mc = get("mc", mr, 1 << 20);
   skinny_rows = get("skinny_rows", 0, 1 << 20);
