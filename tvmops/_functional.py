@@ -6,16 +6,24 @@ torch's own. Outside of ``torch.compile`` the calls skip the dispatcher where it
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from tvmops import _C
 
+Number = int | float | bool | complex
+
 _ops = torch.ops.tvmops
 _C.set_operators(_ops.matmul, _ops.mm, _ops.bmm, _ops.mv, _ops.linear)
 _fast_matmul, _fast_mm, _fast_bmm, _fast_mv, _fast_linear = _C.matmul, _C.mm, _C.bmm, _C.mv, _C.linear
 _is_compiling = torch.compiler.is_compiling
-Number = int | float | bool | complex
+
+
+def _call(op: Any, *args: Any, **kwargs: Any) -> Any:
+    """``op``, with C++ warnings as Python warnings where they are not traced."""
+    return op(*args, **kwargs) if _is_compiling() else _C.call(op, *args, **kwargs)
 
 
 def matmul(input: Tensor, other: Tensor, *, out: Tensor | None = None) -> Tensor:
@@ -34,7 +42,7 @@ def matmul(input: Tensor, other: Tensor, *, out: Tensor | None = None) -> Tensor
         RuntimeError: the shapes, dtypes or devices do not go together, in torch's words.
     """
     if out is not None:
-        return _ops.matmul.out(input, other, out=out)
+        return _call(_ops.matmul.out, input, other, out=out)
     return _ops.matmul(input, other) if _is_compiling() else _fast_matmul(input, other)
 
 
@@ -45,18 +53,18 @@ def mm(input: Tensor, mat2: Tensor, *, out: Tensor | None = None) -> Tensor:
         RuntimeError: as :func:`torch.mm`.
     """
     if out is not None:
-        return _ops.mm.out(input, mat2, out=out)
+        return _call(_ops.mm.out, input, mat2, out=out)
     return _ops.mm(input, mat2) if _is_compiling() else _fast_mm(input, mat2)
 
 
 def bmm(input: Tensor, mat2: Tensor, *, out: Tensor | None = None) -> Tensor:
-    """The products of two batches of matrices ``[B, M, K] @ [B, K, N]``, see :func:`torch.bmm`; ``out`` is ``[B, M, N]``.
+    """The products of matrices ``[B, M, K] @ [B, K, N]``, see :func:`torch.bmm`; ``out`` is ``[B, M, N]``.
 
     Raises:
         RuntimeError: as :func:`torch.bmm`.
     """
     if out is not None:
-        return _ops.bmm.out(input, mat2, out=out)
+        return _call(_ops.bmm.out, input, mat2, out=out)
     return _ops.bmm(input, mat2) if _is_compiling() else _fast_bmm(input, mat2)
 
 
@@ -67,7 +75,7 @@ def mv(input: Tensor, vec: Tensor, *, out: Tensor | None = None) -> Tensor:
         RuntimeError: as :func:`torch.mv`.
     """
     if out is not None:
-        return _ops.mv.out(input, vec, out=out)
+        return _call(_ops.mv.out, input, vec, out=out)
     return _ops.mv(input, vec) if _is_compiling() else _fast_mv(input, vec)
 
 
@@ -94,7 +102,7 @@ def addmm(
         RuntimeError: as :func:`torch.addmm`.
     """
     if out is not None:
-        return _ops.addmm.out(input, mat1, mat2, beta=beta, alpha=alpha, out=out)
+        return _call(_ops.addmm.out, input, mat1, mat2, beta=beta, alpha=alpha, out=out)
     return _ops.addmm(input, mat1, mat2, beta=beta, alpha=alpha)
 
 

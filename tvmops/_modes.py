@@ -20,8 +20,8 @@ def _index(mode: str) -> int:
 def mode(name: str) -> Iterator[None]:
     """Within the block, calls of this thread choose as ``name`` says.
 
-    ``"auto"``: a kernel where it is known to win, else ATen. ``"force"``: a kernel wherever one applies. ``"off"``: ATen
-    always. The default for all threads is ``"auto"``, or the environment variable ``TVMOPS_MODE``.
+    ``"auto"``: a kernel where it is known to win, else ATen. ``"force"``: a kernel wherever one applies. ``"off"``:
+    ATen always. The default for all threads is ``"auto"``, or the environment variable ``TVMOPS_MODE``.
 
     Raises:
         ValueError: the name is none of these.

@@ -315,6 +315,7 @@ Tensor matmul_composite(const Tensor& self, const Tensor& other) {
     record_aten("matmul", {self, other}, kNoProduct);
     return at::matmul(self, other);
   }
+  if (self.sym_size(-1) != other.sym_size(db == 1 ? 0 : -2)) return at::matmul(self, other);  // raises
   if (da == 2 && db == 2) return call_mm(self, other);
   if (da == 2 && db == 1) return call_mv(self, other);
   if (da == 1 && db == 2) return call_mm(self.unsqueeze(0), other).squeeze(0);

@@ -194,6 +194,7 @@ Tensor& addmm_out_autograd(const Tensor& self, const Tensor& mat1, const Tensor&
 }
 
 Tensor& matmul_out(const Tensor& self, const Tensor& other, Tensor& out) {
+  if (wants_gradient({self, other, out})) return at::matmul_out(out, self, other);  // raises in its own name
   if (self.dim() == 2 && other.dim() == 2) return mm_out_autograd(self, other, out);
   if (self.dim() == 3 && other.dim() == 3 && self.size(0) == other.size(0)) return bmm_out_autograd(self, other, out);
   if (self.dim() == 2 && other.dim() == 1) return mv_out_autograd(self, other, out);
@@ -204,12 +205,20 @@ Tensor& matmul_out(const Tensor& self, const Tensor& other, Tensor& out) {
 
 Tensor meta_result(const Tensor& like, c10::SymIntArrayRef sizes) { return like.new_empty_symint(sizes); }
 
+// Operands of several devices come here too, if one is meta.
+bool all_meta(std::initializer_list<std::reference_wrapper<const Tensor>> tensors) {
+  for (const Tensor& t : tensors)
+    if (!t.key_set().has(c10::DispatchKey::Meta)) return false;
+  return true;
+}
+
 void check_dtypes(const char* op, const Tensor& a, const Tensor& b) {
   TORCH_CHECK(a.scalar_type() == b.scalar_type(), op, ": expected both operands to have the same dtype, but got ",
               a.scalar_type(), " and ", b.scalar_type());
 }
 
 Tensor mm_meta(const Tensor& a, const Tensor& b) {
+  if (!all_meta({a, b})) return at::mm(a, b);
   TORCH_CHECK(a.dim() == 2, "mm: self must be a matrix, but it has ", a.dim(), " dimensions");
   TORCH_CHECK(b.dim() == 2, "mm: mat2 must be a matrix, but it has ", b.dim(), " dimensions");
   check_dtypes("mm", a, b);
@@ -219,6 +228,7 @@ Tensor mm_meta(const Tensor& a, const Tensor& b) {
 }
 
 Tensor bmm_meta(const Tensor& a, const Tensor& b) {
+  if (!all_meta({a, b})) return at::bmm(a, b);
   TORCH_CHECK(a.dim() == 3 && b.dim() == 3, "bmm: both operands must be 3D tensors, but have ", a.dim(), " and ",
               b.dim(), " dimensions");
   check_dtypes("bmm", a, b);
@@ -230,6 +240,7 @@ Tensor bmm_meta(const Tensor& a, const Tensor& b) {
 }
 
 Tensor mv_meta(const Tensor& a, const Tensor& v) {
+  if (!all_meta({a, v})) return at::mv(a, v);
   TORCH_CHECK(a.dim() == 2 && v.dim() == 1, "vector + matrix @ vector expected, got ", a.dim(), ", ", v.dim());
   check_dtypes("mv", a, v);
   TORCH_SYM_CHECK(a.sym_size(1).sym_eq(v.sym_size(0)), "size mismatch, got input (", a.sym_size(0), "x", a.sym_size(1),
@@ -237,7 +248,9 @@ Tensor mv_meta(const Tensor& a, const Tensor& v) {
   return meta_result(a, {a.sym_size(0)});
 }
 
-Tensor addmm_meta(const Tensor& self, const Tensor& a, const Tensor& b, const at::Scalar&, const at::Scalar&) {
+Tensor addmm_meta(const Tensor& self, const Tensor& a, const Tensor& b, const at::Scalar& beta,
+                  const at::Scalar& alpha) {
+  if (!all_meta({self, a, b})) return at::addmm(self, a, b, beta, alpha);
   check_dtypes("addmm", self, a);
   const Tensor product = mm_meta(a, b);
   (void)self.expand_symint(product.sym_sizes());
@@ -310,11 +323,12 @@ TORCH_LIBRARY_IMPL(tvmops, Autograd, m) {
   m.impl("addmm.out", &addmm_out_autograd);
 }
 
+// As torch has it: mv alone is not cast.
 #define TVMOPS_AUTOCAST(key)                                                                                           \
   TORCH_LIBRARY_IMPL(tvmops, key, m) {                                                                                 \
     m.impl("mm", &autocast_binary<c10::DispatchKey::key, call_mm>);                                                    \
     m.impl("bmm", &autocast_binary<c10::DispatchKey::key, call_bmm>);                                                  \
-    m.impl("mv", &autocast_binary<c10::DispatchKey::key, call_mv>);                                                    \
+    m.impl("matmul", &autocast_binary<c10::DispatchKey::key, matmul_composite>);                                       \
     m.impl("addmm",                                                                                                    \
            [](const Tensor& self, const Tensor& a, const Tensor& b, const at::Scalar& beta, const at::Scalar& alpha) { \
              return autocast<c10::DispatchKey::key>(&call_addmm, self, a, b, beta, alpha);                             \

@@ -75,6 +75,17 @@ PyObject* linear(PyObject*, PyObject* const* args, Py_ssize_t count) {
   END_HANDLE_TH_ERRORS
 }
 
+// Any operator of torch.ops, with arguments as for it: unlike a call of torch.ops, warnings become Python's.
+PyObject* call(PyObject*, PyObject* const* args, Py_ssize_t count, PyObject* names) {
+  HANDLE_TH_ERRORS
+  if (count < 1) {
+    PyErr_SetString(PyExc_TypeError, "call takes an operator and its arguments");
+    return nullptr;
+  }
+  return PyObject_Vectorcall(args[0], args + 1, count - 1, names);
+  END_HANDLE_TH_ERRORS
+}
+
 PyObject* set_operators(PyObject*, PyObject* const* args, Py_ssize_t count) {
   if (count != kOperators) {
     PyErr_Format(PyExc_TypeError, "set_operators takes %d operators, got %zd", static_cast<int>(kOperators), count);
@@ -96,6 +107,8 @@ PyMethodDef functions[] = {
     TVMOPS_FUNCTION("bmm", (&binary<kBmm, ops::bmm_cpu>), "bmm(input, mat2)"),
     TVMOPS_FUNCTION("mv", (&binary<kMv, ops::mv_cpu>), "mv(input, vec)"),
     TVMOPS_FUNCTION("linear", &linear, "linear(input, weight, bias, activation, residual, prepack)"),
+    {"call", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(&call)), METH_FASTCALL | METH_KEYWORDS,
+     "call(operator, *args, **kwargs)"},
     TVMOPS_FUNCTION("set_operators", &set_operators, "set_operators(matmul, mm, bmm, mv, linear)"),
     {nullptr, nullptr, 0, nullptr},
 };
