@@ -33,7 +33,7 @@ def power_of_two(k: Expr) -> Expr:
 
 
 def exp(x: Expr) -> Expr:
-    """e**x within 1 ULP: x = k ln 2 + r, a polynomial of degree 6 for e**r, then 2**k in two steps so that k may be 128.
+    """e**x within 1 ULP: x = k ln 2 + r, a polynomial of degree 6 for e**r, then 2**k in two steps (k may be 128).
 
     Source: the coefficients of expf in S. L. Moshier's Cephes library; the reduction is Cody and Waite's.
     """
@@ -59,9 +59,7 @@ def tanh(x: Expr) -> Expr:
     Source: tanhf in Cephes.
     """
     z = x * x
-    small = polynomial(
-        z, (-5.70498872745e-3, 2.06390887954e-2, -5.37397155531e-2, 1.33314422036e-1, -3.33332819422e-1)
-    )
+    small = polynomial(z, (-5.70498872745e-3, 2.06390887954e-2, -5.37397155531e-2, 1.33314422036e-1, -3.33332819422e-1))
     large = f32(1.0) - f32(2.0) / (exp(x + x) + f32(1.0))
     return tirx.Select(tirx.abs(x) < f32(0.625), small * z * x + x, large)
 
@@ -87,7 +85,13 @@ def erf(x: Expr) -> Expr:
     )
     q = polynomial(
         z,
-        (-1.45660718464996e-05, -2.13374055278905e-04, -1.68282697438203e-03, -7.37332916720468e-03, -1.42647390514189e-02),
+        (
+            -1.45660718464996e-05,
+            -2.13374055278905e-04,
+            -1.68282697438203e-03,
+            -7.37332916720468e-03,
+            -1.42647390514189e-02,
+        ),
     )
     return x * p / q
 

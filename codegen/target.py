@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import tvm
 
+from .errors import CodegenError
+
 
 @dataclass(frozen=True)
 class Target:
@@ -45,8 +47,8 @@ def find(name: str) -> Target:
     """The target called ``name``.
 
     Raises:
-        ValueError: the name is not known.
+        CodegenError: the name is not known.
     """
     if name not in TARGETS:
-        raise ValueError(f"unknown target {name!r}; known: {', '.join(TARGETS)}")
+        raise CodegenError(f"unknown target {name!r}; known: {', '.join(TARGETS)}")
     return TARGETS[name]

@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from .errors import CodegenError
+
 _KEY = re.compile(r"(?P<op>[a-z_][a-z0-9_]*)\((?P<dtype>[a-z0-9]+);(?P<dims>[^;()]*)(?:;(?P<attrs>[^;()]*))?\)")
 
 
@@ -36,12 +38,17 @@ class Workload:
         """The workload of a key.
 
         Raises:
-            ValueError: the text is not a key.
+            CodegenError: the text is not a key.
         """
         match = _KEY.fullmatch(key)
         if not match:
-            raise ValueError(f"not a workload key: {key!r} (expected e.g. 'linear(float32;M=*,N=3072,K=768)')")
-        attrs = dict(pair.split("=", 1) for pair in (match["attrs"] or "").split(",") if "=" in pair)
+            raise CodegenError(f"not a workload key: {key!r} (expected e.g. 'linear(float32;M=*,N=3072,K=768)')")
+        attrs: dict[str, str] = {}
+        for part in match["attrs"].split(",") if match["attrs"] else ():
+            name, equals, value = part.partition("=")
+            if not (name and equals and value) or name in attrs:
+                raise CodegenError(f"not an attribute: {part!r} (expected NAME=VALUE, each name once)")
+            attrs[name] = value
         return Workload(match["op"], match["dtype"], parse_dims(match["dims"]), attrs)
 
 
@@ -49,12 +56,14 @@ def parse_dims(text: str) -> dict[str, int | None]:
     """``M=*,N=3072`` as a mapping.
 
     Raises:
-        ValueError: a size is neither ``*`` nor a positive integer.
+        CodegenError: a size is neither ``*`` nor a positive integer.
     """
     dims: dict[str, int | None] = {}
     for part in text.split(","):
         name, _, size = part.partition("=")
-        if not name or not (size == "*" or (size.isdigit() and int(size) > 0)):
-            raise ValueError(f"not a dimension: {part!r} (expected NAME=SIZE with a positive size, or NAME=*)")
+        if not name or not (size == "*" or (size.isascii() and size.isdecimal() and int(size) > 0)):
+            raise CodegenError(f"not a dimension: {part!r} (expected NAME=SIZE with a positive size, or NAME=*)")
+        if name in dims:
+            raise CodegenError(f"dimension {name!r} is given twice")
         dims[name] = None if size == "*" else int(size)
     return dims

@@ -11,6 +11,7 @@ import tvm
 from ..leaves import lower
 from ..spaces.space import Leaf
 from ..target import Target
+from . import symbols
 
 _SOURCES = Path(__file__).resolve().parent.parent
 
@@ -40,10 +41,13 @@ def compile_leaves(leaves: Iterable[Leaf], target: Target, directory: Path) -> P
 
     Returns:
         The path of the object.
+
+    Raises:
+        CodegenError: a leaf needs a symbol that leaves may not need.
     """
     leaves = list(leaves)
-    symbols = sorted({leaf.symbol for leaf in leaves})
-    key = hashlib.sha256("\n".join([source_hash(), *symbols]).encode()).hexdigest()
+    names = sorted({leaf.symbol for leaf in leaves})
+    key = hashlib.sha256("\n".join([source_hash(), *names]).encode()).hexdigest()
     path = directory / f"leaves-{target.name}.o"
     stamp = path.with_suffix(".key")
     if path.exists() and stamp.exists() and stamp.read_text() == key:
@@ -52,6 +56,23 @@ def compile_leaves(leaves: Iterable[Leaf], target: Target, directory: Path) -> P
     stamp.unlink(missing_ok=True)
     executable = compile_module(module(leaves), target)
     executable.mod.write_to_file(str(path))
+    symbols.check(path)
     path.with_suffix(".ll").write_text(executable.mod.inspect_source("ll"))
     stamp.write_text(key)
+    return path
+
+
+def compile_leaf(leaf: Leaf, target: Target, directory: Path) -> Path:
+    """One leaf as an object of its own, ``{symbol}.o`` in ``directory``, unless it is there already.
+
+    For a search, whose candidates share most of their leaves; the directory must not outlive the process, as nothing
+    but the symbol says what is in it.
+    """
+    path = directory / f"{leaf.symbol}.o"
+    if not path.exists():
+        directory.mkdir(parents=True, exist_ok=True)
+        unfinished = directory / f"{leaf.symbol}.unfinished.o"
+        compile_module(module([leaf]), target).mod.write_to_file(str(unfinished))
+        symbols.check(unfinished)
+        unfinished.replace(path)
     return path

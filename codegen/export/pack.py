@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -11,15 +12,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import tvm
-
+from ..errors import CodegenError
 from ..spaces.space import Leaf
 from ..target import Target
 from ..workload import Workload
+from .manifest import manifest
 from .objects import compile_leaves
 
 ABI_HEADER = "abi.h"
-FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -41,25 +41,6 @@ class PackKernel:
         return f"{self.workload.key}@{self.target.name}"
 
 
-def manifest(kernels: Iterable[PackKernel]) -> dict[str, Any]:
-    """What the pack says of itself to a person or a script, embedded in it as JSON."""
-    return {
-        "format": FORMAT,
-        "tvm": tvm.__version__,
-        "kernels": [
-            {
-                "name": k.name,
-                "workload": k.workload.key,
-                "target": k.target.name,
-                "driver": k.driver,
-                "knobs": dict(k.knobs),
-                **k.about,
-            }
-            for k in kernels
-        ],
-    }
-
-
 def _c_string(text: str) -> str:
     return json.dumps(text)  # ASCII with \uXXXX only inside JSON strings, where it is JSON's own escape
 
@@ -69,7 +50,11 @@ def _long_c_string(text: str, width: int = 100) -> str:
 
 
 def table(kernels: Sequence[PackKernel]) -> str:
-    """The C source of the table that the pack's entry point returns."""
+    """The C source of the table that the pack's entry point returns.
+
+    Raises:
+        ValueError: there is no kernel, or they are of several architectures.
+    """
     symbols = sorted({leaf.symbol for k in kernels for leaf in k.leaves})
     out = [f'#include "{ABI_HEADER}"', ""]
     out += [f"void {symbol}(void);" for symbol in symbols]
@@ -77,7 +62,10 @@ def table(kernels: Sequence[PackKernel]) -> str:
         out.append(f"\n/* {k.name} */")
         rows = [f"{{{_c_string(leaf.name)}, {leaf.symbol}}}," for leaf in k.leaves]
         out.append(f"static const tvmops_leaf leaves_{i}[] = {{\n  " + "\n  ".join(rows) + "\n};")
-        for what, values in (("dims", {n: -1 if v is None else v for n, v in k.workload.dims.items()}), ("params", k.params)):
+        for what, values in (
+            ("dims", {n: -1 if v is None else v for n, v in k.workload.dims.items()}),
+            ("params", k.params),
+        ):
             rows = [f"{{{_c_string(n)}, {v}}}" for n, v in values.items()]
             out.append(f"static const tvmops_value {what}_{i}[] = {{{', '.join(rows)}}};")
         if k.plan is not None:
@@ -108,34 +96,82 @@ def abi_header() -> Path:
     for path in (here.parents[2] / "csrc" / "runtime" / ABI_HEADER, here.parents[2] / "include" / ABI_HEADER):
         if path.exists():
             return path
-    raise FileNotFoundError(f"{ABI_HEADER} is neither in csrc/runtime nor in the installed package")
+    raise CodegenError(f"{ABI_HEADER} is neither in csrc/runtime nor in the installed package")
+
+
+def write_sources(kernels: Sequence[PackKernel], directory: Path) -> None:
+    """Writes ``pack.c``, ``abi.h`` and ``manifest.json``."""
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "pack.c").write_text(table(kernels))
+    (directory / "manifest.json").write_text(json.dumps(manifest(kernels), indent=1) + "\n")
+    shutil.copyfile(abi_header(), directory / ABI_HEADER)
 
 
 def export(kernels: Sequence[PackKernel], directory: Path, progress: Callable[[str], None] = lambda _: None) -> None:
-    """Writes what a machine without TVM needs to build the pack: objects, ``pack.c``, ``abi.h``, ``manifest.json``."""
+    """Writes what a machine without TVM needs to build the pack: objects, ``pack.c``, ``abi.h``, ``manifest.json``.
+
+    Beside each object lies its LLVM IR, to read. Objects of the same content are left as they are.
+
+    Raises:
+        CodegenError: a leaf needs a symbol that leaves may not need, or ``abi.h`` is missing.
+        OSError: a file can't be written.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     targets = {k.target.name: k.target for k in kernels}
     for name, target in targets.items():
         progress(name)
         compile_leaves([leaf for k in kernels if k.target.name == name for leaf in k.leaves], target, directory)
-    (directory / "pack.c").write_text(table(kernels))
-    (directory / "manifest.json").write_text(json.dumps(manifest(kernels), indent=1) + "\n")
-    shutil.copyfile(abi_header(), directory / ABI_HEADER)
+    write_sources(kernels, directory)
     for stale in directory.glob("leaves-*.o"):
         if stale.stem.removeprefix("leaves-") not in targets:
             for suffix in (".o", ".ll", ".key"):
                 stale.with_suffix(suffix).unlink(missing_ok=True)
 
 
-def link(directory: Path, library: Path) -> Path:
-    """Builds the shared library of an exported directory with the C compiler (``CC``, else ``cc``, ``gcc``)."""
+def _compiler() -> list[str]:
     compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc")
     if not compiler:
-        raise FileNotFoundError("no C compiler: neither cc nor gcc is on PATH, and CC is not set")
+        raise CodegenError("no C compiler: neither cc nor gcc is on PATH, and CC is not set")
+    return compiler.split()
+
+
+def link(directory: Path, library: Path, objects: Iterable[Path] | None = None) -> Path:
+    """Builds the shared library of an exported directory with the C compiler (``CC``, else ``cc``, ``gcc``).
+
+    ``objects`` are those to link; by default, those that :func:`export` wrote.
+
+    Raises:
+        CodegenError: there is no compiler, or it fails; with the first line it said.
+    """
     library.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = library.with_name(library.name + ".tmp")
-    objects = sorted(map(str, directory.glob("leaves-*.o")))
-    command = [*compiler.split(), "-O1", "-shared", "-fPIC", "-o", str(unfinished), str(directory / "pack.c"), *objects]
-    subprocess.run(command, check=True)
-    unfinished.replace(library)  # a process that has the old one mapped keeps it
+    unfinished = library.with_name(f"{library.name}.{os.getpid()}.tmp")
+    found = sorted(map(str, directory.glob("leaves-*.o") if objects is None else objects))
+    command = [*_compiler(), "-O1", "-shared", "-fPIC", "-o", str(unfinished), str(directory / "pack.c"), *found]
+    try:
+        subprocess.run(command, check=True, capture_output=True, text=True)
+        unfinished.replace(library)  # a process that has the old one mapped keeps it
+    except FileNotFoundError:
+        raise CodegenError(f"no C compiler: {command[0]} is not there") from None
+    except subprocess.CalledProcessError as error:
+        said = next(iter(error.stderr.strip().splitlines()), f"exit status {error.returncode}")
+        raise CodegenError(f"{command[0]} can't link {library}: {said}") from None
+    finally:
+        unfinished.unlink(missing_ok=True)
     return library
+
+
+def link_if_changed(directory: Path, library: Path) -> bool:
+    """As :func:`link`, unless the library was made from the same content before. Returns whether it did anything.
+
+    What it was made from is remembered in a file beside it, ``{library}.key``.
+    """
+    digest = hashlib.sha256(" ".join(_compiler()).encode())
+    for path in sorted([*directory.glob("leaves-*.o"), directory / "pack.c", directory / ABI_HEADER]):
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    stamp = library.with_name(library.name + ".key")
+    if library.exists() and stamp.exists() and stamp.read_text() == digest.hexdigest():
+        return False
+    stamp.unlink(missing_ok=True)
+    link(directory, library)
+    stamp.write_text(digest.hexdigest())
+    return True

@@ -14,7 +14,7 @@ HAS_BIAS, HAS_RESIDUAL = 1, 2
 
 
 def epilogue(name: str, n: int, activation: Callable[[Expr], Expr]) -> tirx.PrimFunc:
-    """``epilogue.{activation}(C, bias, residual, r, ldc, ldr, w, flags, alpha, beta)`` on C[:r, :w], w <= n:
+    """``epilogue.{activation}(C, bias, residual, r, ldc, ldr, w, flags, alpha, beta)`` on C[:r, :w], w <= n.
 
     C = activation(alpha C + bias) + beta residual, where flags (HAS_BIAS, HAS_RESIDUAL) says which pointers are given.
     """
@@ -67,9 +67,7 @@ def epilogue(name: str, n: int, activation: Callable[[Expr], Expr]) -> tirx.Prim
                             f"float32x{n}", residual, i, T.ramp(0, 1, n), T.ramp(0, 1, n) < T.broadcast(w, n)
                         )
                     T.evaluate(
-                        T.masked_store(
-                            C, row[T.ramp(0, 1, n)], i, T.ramp(0, 1, n), T.ramp(0, 1, n) < T.broadcast(w, n)
-                        )
+                        T.masked_store(C, row[T.ramp(0, 1, n)], i, T.ramp(0, 1, n), T.ramp(0, 1, n) < T.broadcast(w, n))
                     )
 
     return scripted(name, func)

@@ -17,7 +17,7 @@ def define(r: int, n: int, lanes: int) -> tirx.PrimFunc:
     lda, ldb, steps = (te.var(name, "int32") for name in ("lda", "ldb", "steps"))
     a = te.placeholder((r, lda), name="A", dtype="float32")
     b = te.placeholder((n, ldb), name="B", dtype="float32")
-    extent = te.placeholder((steps,), name="extent", dtype="float32")  # only its length counts: how often lanes fit in K
+    extent = te.placeholder((steps,), name="extent", dtype="float32")  # only its length counts: K // lanes
     k = te.reduce_axis((0, steps), name="k")
     acc = te.compute(
         (r, n, lanes), lambda i, j, v: te.sum(a[i, k * lanes + v] * b[j, k * lanes + v], axis=k), name="acc"

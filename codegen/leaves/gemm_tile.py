@@ -7,7 +7,6 @@ Every element is one chain of fused multiply-adds in the order of K, so the resu
 
 from __future__ import annotations
 
-import tvm
 from tvm import s_tir, te, tirx
 from tvm.script import tirx as T
 
@@ -37,7 +36,7 @@ def schedule(r: int, n: int) -> s_tir.Schedule:
 
 
 def write_back(r: int, n: int) -> tirx.PrimFunc:
-    """C[:, :w] = acc, plus what C held when beta is set. A full tile takes plain vectors, a ragged one masked vectors."""
+    """C[:, :w] = acc, plus what C held when beta is set. A ragged tile takes masked vectors."""
 
     @T.prim_func(s_tir=True, private=True)
     def out(acc: T.Buffer((r, n), "float32"), c: T.handle, ldc: T.int32, w: T.int32, beta: T.int32):

@@ -21,8 +21,8 @@ def f32(value: float) -> Expr:
     return tirx.const(value, "float32")
 
 
-def prefetch(buffer: tirx.Buffer, index: list, *, write: bool = False, locality: int = 3) -> tirx.Stmt:
-    """``llvm.prefetch`` of the cache line that holds ``buffer[index]``. It never faults, so it may point past the end."""
+def prefetch(buffer: tirx.Buffer, index: Sequence[Expr], *, write: bool = False, locality: int = 3) -> tirx.Stmt:
+    """``llvm.prefetch`` of the cache line of ``buffer[index]``, which may lie past the end."""
     address = tirx.address_of(tirx.BufferLoad(buffer, index))
     return tirx.Evaluate(
         tirx.call_llvm_intrin("void", "llvm.prefetch", address, i32(int(write)), i32(locality), i32(1))

@@ -32,7 +32,7 @@ def pack_rows(name: str, n: int) -> tirx.PrimFunc:
 
 
 def copy(name: str, lanes: int) -> tirx.PrimFunc:
-    """``copy(S, D, R, N, lds, ldd)``: D[:R, :N] = S[:R, :N]. A tile of a row-major A, with a leading dimension of our own."""
+    """``copy(S, D, R, N, lds, ldd)``: D[:R, :N] = S[:R, :N]. A tile of A, with a leading dimension of our own."""
 
     @T.prim_func(s_tir=True, private=True)
     def func(s: T.handle, d: T.handle, R: T.int32, N: T.int32, lds: T.int32, ldd: T.int32):

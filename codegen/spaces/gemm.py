@@ -5,11 +5,15 @@ The driver (csrc/drivers/gemm.cpp) gives the params their meaning; leaves are bo
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
+from tvm import tirx
+
 from .. import mathlib
 from ..leaves import epilogue, gemm_dot, gemm_tile, pack
-from .space import Choice, Constraint, Knob, Leaf
 from ..target import Target
 from ..workload import Workload
+from .space import Choice, Constraint, Knob, Leaf
 
 FLOAT = 4
 DOT_ROWS, DOT_COLUMNS = 4, 4
@@ -27,6 +31,8 @@ class GemmSpace:
 
     name = "gemm"
     driver = "gemm"
+    knobs: Sequence[Knob]
+    constraints: Sequence[Constraint]
 
     def __init__(self, workload: Workload, target: Target) -> None:
         self.workload, self.target = workload, target
@@ -122,7 +128,7 @@ class GemmSpace:
         prefix = "tvmops_" + self.target.name.replace("-", "_")
         leaves: list[Leaf] = []
 
-        def add(name: str, suffix: str, make, *args) -> None:  # noqa: ANN001 - any maker of a leaf
+        def add(name: str, suffix: str, make: Callable[..., tirx.PrimFunc], *args: object) -> None:
             symbol = f"{prefix}_{name.replace('.', '_')}{suffix}"
             leaves.append(Leaf(name, symbol, lambda: make(symbol, *args)))
 

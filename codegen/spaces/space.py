@@ -10,7 +10,6 @@ from tvm import tirx
 
 from ..errors import CodegenError
 
-
 Choice = Mapping[str, int]
 
 

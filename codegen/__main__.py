@@ -1,0 +1,295 @@
+"""The command line of the offline stage: ``python -m codegen``, installed as ``tvmops-codegen``."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from . import ops, search
+from . import show as showing
+from . import tune as tuning
+from .errors import CodegenError
+from .export import pack, selection
+from .measure import measurer
+from .records import SHIPPED, store
+from .spaces import space as spaces
+from .target import TARGETS, Target, find
+from .workload import Workload, parse_dims
+
+out, err = Console(), Console(stderr=True)
+
+
+class _Commands(typer.core.TyperGroup):
+    """Says what a person can put right in one sentence on stderr, with exit status 2."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            with warnings.catch_warnings():
+                warnings.showwarning = lambda message, *_, **__: _say(f"warning: {message}")
+                return super().invoke(ctx)
+        except CodegenError as error:
+            _say(f"error: {error}")
+        except OSError as error:
+            _say(f"error: {error.filename}: {error.strerror}" if error.filename else f"error: {error}")
+        raise typer.Exit(2)
+
+
+def _say(text: str) -> None:
+    typer.echo(" ".join(text.split()), err=True)
+
+
+app = typer.Typer(
+    cls=_Commands,
+    help="Describes operators, searches for their best schedules, and makes kernel packs of them.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+TargetsOption = Annotated[
+    list[str] | None,
+    typer.Option("--target", help=f"Repeatable: {', '.join(TARGETS)}, or native. Default: all of this architecture."),
+]
+RecordsOption = Annotated[
+    Path | None, typer.Option("--records", help="A folder of records to take before the shipped ones.", file_okay=False)
+]
+KnobsOption = Annotated[list[str] | None, typer.Option("--knob", help="Repeatable: NAME=VALUE, fixes a knob.")]
+
+
+def _target(name: str) -> Target:
+    if name != "native":
+        return find(name)
+    for usable in measurer.this_machine().targets:
+        if usable in TARGETS:
+            return find(usable)
+    raise CodegenError(f"this machine runs none of the targets {', '.join(TARGETS)}")
+
+
+def _targets(names: list[str] | None) -> list[Target]:
+    return list(dict.fromkeys(map(_target, names))) if names else selection.default_targets()
+
+
+def _knobs(texts: list[str] | None) -> dict[str, int]:
+    knobs = {}
+    for text in texts or ():
+        name, _, value = text.partition("=")
+        if not name or not value.removeprefix("-").isdecimal():
+            raise CodegenError(f"not a knob: {text!r} (expected NAME=VALUE with an integer)")
+        knobs[name] = int(value)
+    return knobs
+
+
+@contextlib.contextmanager
+def _progress(*columns: Any) -> Iterator[Progress]:
+    with Progress(SpinnerColumn(), TextColumn("{task.description}"), *columns, TimeElapsedColumn(), console=err) as bar:
+        yield bar
+
+
+def _write(targets: list[Target], directories: list[Path], directory: Path) -> int:
+    """Exports, with a progress bar. Returns how many kernels."""
+    with _progress(BarColumn(), MofNCompleteColumn()) as bar:
+        task = bar.add_task("kernels", total=len(targets))
+        kernels = selection.kernels(targets, directories)
+
+        def step(name: str) -> None:
+            done = bar.tasks[0].completed + (1 if bar.tasks[0].description != "kernels" else 0)
+            bar.update(task, description=f"machine code for {name}", completed=done)
+
+        pack.export(kernels, directory, step)
+        bar.update(task, description="machine code", completed=len(targets))
+    return len(kernels)
+
+
+@app.command()
+def build(
+    out_dir: Annotated[Path, typer.Option("--out", help="Where default.so and export/ go.")] = Path("build/pack"),
+    target: TargetsOption = None,
+    records: RecordsOption = None,
+) -> None:
+    """Makes a kernel pack from the records; a workload without one gets its space's default.
+
+    What was made before from the same content is not made again.
+    """
+    targets, library = _targets(target), out_dir / "default.so"
+    count = _write(targets, [records] if records else [], out_dir / "export")
+    names = ", ".join(t.name for t in targets)
+    if pack.link_if_changed(out_dir / "export", library):
+        out.print(f"{library}: {count} kernels for {names}, {library.stat().st_size >> 10} KiB", highlight=False)
+    else:
+        out.print(f"{library} is up to date: {count} kernels for {names}", highlight=False)
+
+
+@app.command()
+def export(
+    target: TargetsOption = None,
+    out_dir: Annotated[Path, typer.Option("--out", help="The folder to write to.")] = Path("build/export"),
+    records: RecordsOption = None,
+) -> None:
+    """Writes what a machine without TVM builds a pack from: objects, table, header, manifest; and LLVM IR to read."""
+    count = _write(_targets(target), [records] if records else [], out_dir)
+    out.print(f"{out_dir}: {count} kernels; cc -shared -fPIC -o pack.so pack.c leaves-*.o makes a pack of them")
+
+
+def _workload(op: str, dims: str) -> Workload:
+    known = ops.load(op).workloads()[0]
+    return ops.check(Workload(op, known.dtype, parse_dims(dims)))
+
+
+def _line(record: store.Record) -> str:
+    if record.status != "ok":
+        return f"{record.status}: {record.reason}"
+    return f"{record.ratio:.3f} x ATen"
+
+
+@app.command()
+def tune(
+    op: Annotated[str, typer.Option(help=f"The operator: {', '.join(ops.all_ops())}.")],
+    dims: Annotated[str, typer.Option(help="Its dimensions, * for a symbolic one, e.g. M=*,N=3072,K=768.")],
+    target: Annotated[
+        str, typer.Option(help=f"{', '.join(TARGETS)}, or native: the best this machine runs.")
+    ] = "native",
+    strategy: Annotated[str, typer.Option(help=f"{', '.join(search.all_strategies())}.")] = "random",
+    trials: Annotated[int, typer.Option(min=1, help="Choices to measure, those in the records included.")] = 64,
+    seed: Annotated[int, typer.Option(help="Of the strategy and of the data.")] = 0,
+    records: Annotated[Path, typer.Option(help="The folder of record files, one a target.", file_okay=False)] = Path(
+        "build/records"
+    ),
+    minutes: Annotated[float | None, typer.Option(min=0, help="Stop after so long.")] = None,
+    threads: Annotated[
+        str, typer.Option(help="Thread counts to time with, e.g. 1,2. More than 1 needs an idle machine.")
+    ] = "1",
+    limit: Annotated[float, typer.Option(min=1, help="Seconds that checking and timing one choice may take.")] = 300.0,
+    knob: KnobsOption = None,
+) -> None:
+    """Searches for the best schedule of a workload and records every trial.
+
+    It goes on from the records that are there. Ctrl-C ends it; what was measured stays. The winner is measured again
+    and gets a plan: by size, whether the kernel or ATen serves a call.
+    """
+    workload = _workload(op, dims)
+    counts = _threads(threads)
+    fixed = _knobs(knob)
+    if strategy not in search.all_strategies():
+        raise CodegenError(f"unknown strategy {strategy!r}; known: {', '.join(search.all_strategies())}")
+    wanted = None if target == "native" else find(target)
+    machine = measurer.this_machine()
+    goal = wanted or _target("native")
+    if goal.name not in machine.targets:
+        raise CodegenError(f"this machine does not run {goal.name}, only {', '.join(machine.targets)}")
+    space = ops.load(op).space(workload, goal)
+    spaces.pin(space, fixed)
+    path = store.file_of(records, goal.name)
+    store.check_writable(path)
+    with measurer.LocalMeasurer(workload, goal, counts, seed=seed, limit=limit) as local:
+        run = tuning.Search(workload, goal, space, strategy, seed, path, machine.about, local)
+        if run.measured:
+            out.print(f"{path}: {run.measured} choices of {workload.key} are measured already", highlight=False)
+        try:
+            _search(run, trials, minutes)
+        except KeyboardInterrupt:
+            _say(f"interrupted; {run.measured} choices of {workload.key} are in {path}")
+            raise typer.Exit(130) from None
+        best = run.best
+    if best is None:
+        raise CodegenError(f"no choice of {workload.key} was right and in time; the reasons are in {path}")
+    out.print(f"{workload.key} on {goal.name}: {_line(best)}, trial {best.trial}, {best.knobs}", highlight=False)
+
+
+def _threads(text: str) -> list[int]:
+    counts = text.split(",")
+    if not all(c.isdecimal() and int(c) > 0 for c in counts):
+        raise CodegenError(f"not a list of thread counts: {text!r} (expected e.g. 1,2)")
+    return [int(c) for c in counts]
+
+
+def _search(run: tuning.Search, trials: int, minutes: float | None) -> None:
+    with _progress(BarColumn(), MofNCompleteColumn()) as bar:
+        task = bar.add_task(run.workload.key, total=max(trials, run.measured), completed=run.measured)
+
+        def report(record: store.Record) -> None:
+            best = run.best
+            text = f"{run.workload.key}: best {_line(best)}" if best else run.workload.key
+            bar.update(task, completed=run.measured, description=text)
+            if record.status != "ok":
+                bar.console.print(f"trial {record.trial} {_line(record)}", highlight=False, markup=False)
+
+        run.run(trials, minutes, report)
+        bar.update(task, description=f"{run.workload.key}: the best again, and the winner's plan")
+        run.crown()
+
+
+@app.command()
+def ship(
+    records: Annotated[Path, typer.Option(help="The folder that tune wrote to.", file_okay=False)] = Path(
+        "build/records"
+    ),
+    to: Annotated[Path, typer.Option(help="The folder of the shipped records.", file_okay=False)] = SHIPPED,
+) -> None:
+    """Takes the winners of searches into the shipped records, in place of older ones of the same kernel."""
+    taken = tuning.ship(records, to)
+    if not taken:
+        raise CodegenError(f"{records} holds no record with a plan")
+    for record in taken:
+        out.print(f"{record.workload} on {record.target}: {_line(record)}", highlight=False)
+
+
+@app.command("list")
+def list_kernels(target: TargetsOption = None, records: RecordsOption = None) -> None:
+    """Shows the workloads of the default pack, and the record that each kernel is made from."""
+    table = Table("workload", "target", "x ATen", "error", "measured", "knobs")
+    for goal in _targets(target):
+        for kernel in selection.kernels([goal], [records] if records else []):
+            record = kernel.about.get("record")
+            knobs = " ".join(f"{k}={v}" for k, v in kernel.knobs.items())
+            if record:
+                ratio = f"{record['aten_seconds'] / record['seconds']:.2f}"
+                when = f"{record['date'][:10]} {record['machine']['cpu']}"
+                table.add_row(kernel.workload.key, goal.name, ratio, f"{record['error']:.1e}", when, knobs)
+            else:
+                table.add_row(kernel.workload.key, goal.name, "-", "-", "default", knobs)
+    (out if out.is_terminal else Console(width=200)).print(table)
+
+
+@app.command()
+def show(
+    key: Annotated[
+        str, typer.Argument(help="A workload's key, e.g. 'linear(float32;M=*,N=768,K=768)', or KEY@TARGET.")
+    ],
+    target: Annotated[
+        str | None, typer.Option(help=f"{', '.join(TARGETS)}, or native. Default: the last of these.")
+    ] = None,
+    what: Annotated[str, typer.Option(help=f"{', '.join(showing.WHAT)}.")] = "tir",
+    leaf: Annotated[
+        str | None, typer.Option(help="A leaf by name (--what space lists them). Default: the full tile.")
+    ] = None,
+    records: RecordsOption = None,
+    knob: KnobsOption = None,
+) -> None:
+    """Prints a kernel: TVMScript, LLVM IR, assembly, the operator's TE, its schedule space, or its C table."""
+    name, at, suffix = key.partition("@")
+    workload = ops.check(Workload.parse(name))
+    goal = _target(target or (suffix if at else next(reversed(TARGETS))))
+    recorded = selection.records_of(goal, [records] if records else [])
+    record = store.best(recorded, workload, goal.name)
+    kernel = selection.kernel(workload, goal, record, _knobs(knob))
+    typer.echo(showing.show(kernel, what, leaf))
+
+
+def main() -> None:
+    """The entry point of the console script."""
+    # Nothing here computes with threads, and idle ones would disturb what the helpers measure.
+    os.environ.setdefault("TVM_NUM_THREADS", "1")
+    app(prog_name="python -m codegen" if __package__ == "codegen" else "tvmops-codegen")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,31 @@
+"""A candidate as a pack. Runs as a helper process: ``python -m codegen.measure.build``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from .. import ops
+from ..export import objects, pack
+from ..spaces.space import Choice
+from ..target import Target, find
+from ..workload import Workload
+from .worker import serve
+
+
+def build(workload: Workload, target: Target, choice: Choice, directory: Path) -> Path:
+    """The pack of a candidate, in ``directory``. Leaves that an earlier candidate had are not compiled again."""
+    space = ops.load(workload.op).space(workload, target)
+    kernel = pack.PackKernel(workload, target, space.driver, choice, space.params(choice), space.apply(choice))
+    compiled = {objects.compile_leaf(leaf, target, directory / "leaves") for leaf in kernel.leaves}
+    pack.write_sources([kernel], directory)
+    return pack.link(directory, directory / "candidate.so", compiled)
+
+
+def _answer(request: dict[str, Any]) -> dict[str, Any]:
+    workload, target = Workload.parse(request["workload"]), find(request["target"])
+    return {"status": "ok", "pack": str(build(workload, target, request["knobs"], Path(request["directory"])))}
+
+
+if __name__ == "__main__":
+    serve(_answer)

@@ -1,0 +1,121 @@
+"""A helper process that answers requests: one JSON object a line in, one out."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+# Where this package is importable from: the repository, or site-packages.
+_ROOT = Path(__file__).resolve().parents[__name__.count(".")]
+
+
+class WorkerError(RuntimeError):
+    """The helper is gone; ``status`` says how, as in a record."""
+
+    def __init__(self, status: str, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+class Worker:
+    """Runs ``python -m module``, which calls :func:`serve`, and restarts it after it died."""
+
+    def __init__(self, module: str, env: Mapping[str, str] | None = None) -> None:
+        self._module = module
+        self._env = {**os.environ, **(env or {})}
+        self._env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
+        self._process: subprocess.Popen[bytes] | None = None
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the worker
+
+    def call(self, request: Mapping[str, Any], limit: float) -> dict[str, Any]:
+        """The answer to a request.
+
+        Raises:
+            WorkerError: it took longer than ``limit`` seconds, or the process died.
+        """
+        process = self._process or self._start()
+        assert process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # it is gone: reading says how
+            process.stdin.write(json.dumps(request).encode() + b"\n")
+            process.stdin.flush()
+        try:
+            line = self._read_line(process, time.monotonic() + limit)
+        except BaseException:
+            self.close()
+            raise
+        if line is None:
+            self.close()
+            raise WorkerError("hung", f"no answer within {limit:g} s")
+        if not line.endswith(b"\n"):
+            code = process.wait()
+            said = self._last_words()
+            self.close()
+            if code < 0:
+                raise WorkerError("crashed", f"killed by {signal.Signals(-code).name}")
+            raise WorkerError("failed", said or f"exit status {code}")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def close(self) -> None:
+        """Ends the process."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            for stream in (self._process.stdin, self._process.stdout):
+                with contextlib.suppress(OSError):
+                    stream and stream.close()
+            self._process = None
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        self._errors.seek(0)
+        self._errors.truncate()
+        command = [sys.executable, "-m", self._module]
+        # A session of its own: Ctrl-C is for the search, which then ends its helpers.
+        self._process = subprocess.Popen(
+            command, stdin=-1, stdout=-1, stderr=self._errors, env=self._env, start_new_session=True
+        )
+        return self._process
+
+    @staticmethod
+    def _read_line(process: subprocess.Popen[bytes], deadline: float) -> bytes | None:
+        """A line; less than one if the process ended, None if the deadline passed."""
+        assert process.stdout is not None
+        line = b""
+        while not line.endswith(b"\n"):
+            left = deadline - time.monotonic()
+            if left <= 0 or not select.select([process.stdout], [], [], left)[0]:
+                return None
+            part = os.read(process.stdout.fileno(), 1 << 16)
+            if not part:
+                break
+            line += part
+        return line
+
+    def _last_words(self) -> str:
+        self._errors.seek(0)
+        lines = self._errors.read().decode(errors="replace").strip().splitlines()
+        return lines[-1].strip() if lines else ""
+
+
+def serve(answer: Callable[[dict[str, Any]], Mapping[str, Any]]) -> None:
+    """Answers requests on standard input until it ends. An exception is an answer too: its status is ``failed``."""
+    replies = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # whatever a library prints must not get between the answers
+    for line in sys.stdin:
+        try:
+            reply = answer(json.loads(line))
+        except Exception as error:
+            first = next(iter(str(error).strip().splitlines()), "")
+            reply = {"status": "failed", "reason": f"{type(error).__name__}: {first}"}
+        replies.write(json.dumps(reply) + "\n")
+        replies.flush()

@@ -1,0 +1,97 @@
+"""What is computed. One file an operator (family), each with the same members, found by name.
+
+
+- ``definition(workload)``: the operator in TE, as the tensors of ``te.create_prim_func``; symbolic sizes are variables.
+- ``inputs(workload, sizes, seed)``: float arrays to run it on.
+- ``reference(*inputs)``: the result in float64; ``aten(*inputs)``: the result of PyTorch, on tensors.
+- ``flops(sizes)``, ``bytes(sizes)``: the arithmetic, and the memory traffic if everything is touched once.
+- ``space(workload, target)``: the schedules it may take.
+- ``workloads()``: those worth shipping.
+
+TVM is imported by ``definition`` and ``space`` alone, so that a process that only measures does without it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol, cast
+
+from ..errors import CodegenError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from tvm import te
+
+    from ..spaces.space import Space
+    from ..target import Target
+    from ..workload import Workload
+
+
+class Operator(Protocol):
+    """What a module of this package offers."""
+
+    def definition(self, workload: Workload) -> list[te.Tensor]: ...  # noqa: D102 - told above
+
+    def inputs(self, workload: Workload, sizes: Mapping[str, int], seed: int) -> list[np.ndarray]: ...  # noqa: D102
+
+    def reference(self, *inputs: np.ndarray) -> np.ndarray: ...  # noqa: D102
+
+    def aten(self, *inputs: torch.Tensor) -> torch.Tensor: ...  # noqa: D102
+
+    def flops(self, sizes: Mapping[str, int]) -> int: ...  # noqa: D102
+
+    def bytes(self, sizes: Mapping[str, int]) -> int: ...  # noqa: D102
+
+    def space(self, workload: Workload, target: Target) -> Space: ...  # noqa: D102
+
+    def workloads(self) -> Sequence[Workload]: ...  # noqa: D102
+
+
+def all_ops() -> list[str]:
+    """The names of all operators."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
+
+
+def load(op: str) -> Operator:
+    """The module of an operator.
+
+    Raises:
+        CodegenError: no operator has this name.
+    """
+    if op not in all_ops():
+        raise CodegenError(f"unknown operator {op!r}; known: {', '.join(all_ops())}")
+    return cast(Operator, importlib.import_module(f".{op}", __package__))
+
+
+def shipped() -> list[Workload]:
+    """The workloads worth shipping, of all operators, general ones first."""
+    every = [workload for op in all_ops() for workload in load(op).workloads()]
+    return sorted(every, key=lambda w: sum(size is not None for size in w.dims.values()))
+
+
+def check(workload: Workload) -> Workload:
+    """The same workload, if its operator, dtype and dimensions are ones that a kernel can be made for.
+
+    Raises:
+        CodegenError: they are not; says which.
+    """
+    known = load(workload.op).workloads()[0]
+    if workload.dtype != known.dtype:
+        raise CodegenError(f"{workload.op} has no {workload.dtype} kernels, only {known.dtype}")
+    if list(workload.dims) != list(known.dims):
+        raise CodegenError(
+            f"{workload.op} has the dimensions {','.join(known.dims)}, in this order, not {','.join(workload.dims)}"
+        )
+    if workload.attrs:
+        raise CodegenError(f"{workload.op} has no attribute {next(iter(workload.attrs))!r}")
+    patterns = {_pattern(w) for w in load(workload.op).workloads()}
+    if _pattern(workload) not in patterns:
+        raise CodegenError(f"{workload.key}: kernels of {workload.op} have {' or '.join(sorted(patterns))}")
+    return workload
+
+
+def _pattern(workload: Workload) -> str:
+    return ", ".join(f"{name} {'symbolic' if size is None else 'static'}" for name, size in workload.dims.items())
