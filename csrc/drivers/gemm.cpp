@@ -123,8 +123,7 @@ class Region {
             const int64_t r = height / tiles + (t < height % tiles);
             for (int64_t j = jc; j < je; j++) {
               if (copies) prefetch_rows(i + height, k0, depth, j - jc, je - jc);
-              const Source b =
-                  packs ? Source{packed + (j - jc) * g_.nr * depth_, g_.nr} : panel_source(k0, j, depth);
+              const Source b = packs ? Source{packed + (j - jc) * g_.nr * depth_, g_.nr} : panel_source(k0, j, depth);
               tile({a.data + r0 * a.ld, a.ld}, b, i + r0, r, j, block, depth);
             }
             r0 += r;
@@ -219,7 +218,8 @@ class Region {
     return w;
   }
 
-  // The `part`th of `parts` shares of the tile of A that starts at row i, towards L2: copying it will not wait for memory.
+  // The `part`th of `parts` shares of the tile of A that starts at row i, towards L2: copying it will not wait for
+  // memory.
   void prefetch_rows(int64_t i, int64_t k0, int64_t depth, int64_t part, int64_t parts) const {
     const int64_t rows = std::min<int64_t>(g_.mr, m1_ - i), lines = ceil_div(depth, 16);
     if (rows <= 0) return;
@@ -348,8 +348,7 @@ void pack_b(const GemmKernel& kernel, MatrixView b, int64_t depth, int64_t colum
     const int64_t w = std::min<int64_t>(kernel.nr, columns - panel * kernel.nr);
     for (int64_t k0 = 0; k0 < depth; k0 += kernel.kc) {
       const MatrixView part = {b.data + k0 * b.row + panel * kernel.nr * b.column, b.row, b.column};
-      pack_panel(kernel, part, std::min<int64_t>(kernel.kc, depth - k0), w,
-                 packed + (panel * depth + k0) * kernel.nr);
+      pack_panel(kernel, part, std::min<int64_t>(kernel.kc, depth - k0), w, packed + (panel * depth + k0) * kernel.nr);
     }
   });
 }

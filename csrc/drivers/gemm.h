@@ -1,7 +1,8 @@
 // C = epilogue(A @ B), float32, for any M, N, K and strides: cache blocking, packing and threads around leaf kernels.
 //
-// Every element of C is the sum, in order, of one fused multiply-add chain per `chain` consecutive k. Neither the number
-// of threads nor where a tile falls changes that, so the bits depend on the operands, the kernel and the route alone.
+// Every element of C is the sum, in order, of one fused multiply-add chain per `chain` consecutive k. Neither the
+// number of threads nor where a tile falls changes that, so the bits depend on the operands, the kernel and the route
+// alone.
 //
 // Source of the loop structure: K. Goto and R. van de Geijn, "Anatomy of high-performance matrix multiplication", ACM
 // TOMS 34(3), 2008; here a packed tile of A stays in L1 and the panels of B stream past it from L2 or L3.
@@ -45,7 +46,7 @@ struct GemmKernel {
   int chain = 0;                     // the longest run of k that is summed in one accumulator: bounds the error
   int skinny_rows = 0;               // up to this many rows B passes once, panel by panel
   int wide_rows = 0, wide_step = 0;  // up to wide_rows rows a B in place is swept wide_step rows at a time
-  int copy_a = 0;                    // copy tiles of a row-major A: 0 never, 1 where its rows fall on the same cache sets, 2 always
+  int copy_a = 0;  // copy tiles of a row-major A: 0 never, 1 where its rows fall on the same cache sets, 2 always
   int64_t parallel_work = 0;  // M*N*K below which one thread does it all
 
   TileFn* tile[kMaxRows + 1] = {};
@@ -81,10 +82,10 @@ struct Epilogue {
 
 struct GemmProblem {
   int64_t m, n, k;
-  MatrixView a, b;              // b.data is null when packed_b is given
-  const float* packed_b;        // from pack_b with the same kernel, or null
-  float* c;                     // row-major
-  int64_t ldc;                  // >= n
+  MatrixView a, b;        // b.data is null when packed_b is given
+  const float* packed_b;  // from pack_b with the same kernel, or null
+  float* c;               // row-major
+  int64_t ldc;            // >= n
   Epilogue epilogue;
 };
 

@@ -108,10 +108,11 @@ int64_t bucket(const int64_t (&bounds)[count], int64_t value) {
 int64_t plan_bucket(bool static_nk, int64_t plane, int64_t m, int64_t n, int64_t k) {
   const int64_t row = bucket(kRowBounds, m);
   if (static_nk) return row;
-  return ((plane * kRowBuckets + row) * kSizeBuckets + bucket(kSizeBounds, n)) * kSizeBuckets +
-         bucket(kSizeBounds, k);
+  return ((plane * kRowBuckets + row) * kSizeBuckets + bucket(kSizeBounds, n)) * kSizeBuckets + bucket(kSizeBounds, k);
 }
 
-int64_t plan_size(bool static_nk) { return static_nk ? kRowBuckets : kPlanes * kRowBuckets * kSizeBuckets * kSizeBuckets; }
+int64_t plan_size(bool static_nk) {
+  return static_nk ? kRowBuckets : kPlanes * kRowBuckets * kSizeBuckets * kSizeBuckets;
+}
 
 }  // namespace tvmops::drivers

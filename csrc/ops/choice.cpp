@@ -34,6 +34,7 @@ std::atomic<int>& global_mode_cell() {
 }
 
 thread_local int thread_mode = -1;
+thread_local int thread_route = -1;
 thread_local std::unique_ptr<std::vector<Decision>> decisions;
 
 struct Bound {
@@ -109,6 +110,7 @@ Choice by_plan(const Bound& bound, bool static_nk, int64_t plane, int64_t m, int
   const Mode mode = current_mode();
   Route route = thumb;
   if (!bound.plan.empty()) route = Route(bound.plan[drivers::plan_bucket(static_nk, plane, m, n, k)]);
+  if (thread_route >= 0) route = Route(thread_route);
   if (route == Route::kAten) {
     if (mode != Mode::kForce) return {nullptr, Route::kAten, "ATen is faster at this size by the plan"};
     route = thumb;
@@ -127,6 +129,8 @@ int set_thread_mode(int mode) {
   thread_mode = mode;
   return before;
 }
+
+void set_thread_route(int route) { thread_route = route; }
 
 Choice choose_matmul(int64_t m, int64_t n, int64_t k, bool transposed_b) {
   if (current_mode() == Mode::kOff) return {nullptr, Route::kAten, "mode is off"};

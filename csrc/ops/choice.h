@@ -18,6 +18,9 @@ void set_global_mode(Mode mode);
 // For the calling thread; returns what was set before (-1: nothing). -1 goes back to the global mode.
 int set_thread_mode(int mode);
 
+// For the calling thread: takes this route instead of the plan's, to time it; -1: the plan's again.
+void set_thread_route(int route);
+
 // What a call came to: kernel and route, or null and the reason.
 struct Choice {
   const drivers::GemmKernel* kernel = nullptr;

@@ -4,12 +4,13 @@
 #include <ATen/ExpandUtils.h>
 #include <ATen/MemoryOverlap.h>
 
+#include <array>
+
 #include "ops/common.h"
 
 namespace tvmops::ops {
 
 using at::Tensor;
-using drivers::BatchOffsets;
 using drivers::Epilogue;
 using drivers::GemmProblem;
 using drivers::MatrixView;
@@ -22,34 +23,50 @@ Tensor empty_like_input(at::IntArrayRef sizes) {
 
 constexpr const char* kNoProduct = "a dot product of two vectors, or no product at all";
 
-// C = A^T stays row-major if it is one row: then a column of products is a row of them with the operands swapped.
-void swap_if_column(GemmProblem& p) {
-  if (p.n != 1 || p.m == 1 || p.ldc != 1 || !p.epilogue.trivial()) return;
+// A column of products is a row of them with the operands swapped: y = A x as y^T = x^T A^T.
+bool swap_if_column(GemmProblem& p) {
+  if (p.n != 1 || p.m == 1 || p.ldc != 1 || !p.epilogue.trivial()) return false;
   const MatrixView a = p.a, b = p.b;
   p.a = {b.data, b.column, b.row};
   p.b = {a.data, a.column, a.row};
   p.n = p.m;
   p.m = 1;
   p.ldc = p.n;
+  return true;
 }
 
-// Computes the problem by a kernel if one applies and wins. The offsets are those of `batch` problems, or none.
-bool try_gemm(const char* op, std::initializer_list<at::IntArrayRef> shapes, GemmProblem p, int64_t batch = 1,
-              BatchOffsets offsets = {}) {
-  const bool swaps = p.n == 1 && p.m != 1 && p.ldc == 1 && p.epilogue.trivial();
-  if (swaps) {
-    swap_if_column(p);
-    std::swap(offsets.a, offsets.b);
-  }
+Choice choose(const char* op, std::initializer_list<at::IntArrayRef> shapes, const GemmProblem& p) {
   const bool transposed_b = p.b.column != 1 && p.b.row == 1 && p.n != 1;
   Choice choice = choose_matmul(p.m, p.n, p.k, transposed_b);
   if (choice && !drivers::fits(*choice.kernel, p)) choice = {nullptr, drivers::Route::kAten, "sizes beyond 32 bits"};
   if (recording()) record(op, shape_text(shapes), choice);
+  return choice;
+}
+
+// Computes the problem by a kernel if one applies and wins. `c` returns where to, and is not asked otherwise.
+template <class C>
+bool try_gemm(const char* op, std::initializer_list<at::IntArrayRef> shapes, GemmProblem p, C&& c) {
+  swap_if_column(p);
+  const Choice choice = choose(op, shapes, p);
   if (!choice) return false;
-  if (batch == 1)
-    drivers::gemm(*choice.kernel, p, choice.route, kAtenParallel);
-  else
-    drivers::gemm_batch(*choice.kernel, p, batch, offsets, choice.route, kAtenParallel);
+  p.c = c();
+  drivers::gemm(*choice.kernel, p, choice.route, kAtenParallel);
+  return true;
+}
+
+// The same for a batch; `fill(a, b, c)` writes the offsets of the operands, `batch` each.
+template <class C, class Fill>
+bool try_gemm_batch(const char* op, std::initializer_list<at::IntArrayRef> shapes, GemmProblem p, int64_t batch, C&& c,
+                    Fill&& fill) {
+  const bool swapped = swap_if_column(p);
+  const Choice choice = choose(op, shapes, p);
+  if (!choice) return false;
+  p.c = c();
+  c10::SmallVector<int64_t, 3 * 64> offsets(3 * batch);
+  int64_t *a = offsets.data(), *b = a + batch, *out = b + batch;
+  fill(a, b, out);
+  if (swapped) std::swap(a, b);
+  drivers::gemm_batch(*choice.kernel, p, batch, {a, b, out, nullptr}, choice.route, kAtenParallel);
   return true;
 }
 
@@ -58,9 +75,33 @@ bool row_major(const Tensor& out) {
          (out.stride(0) >= out.size(1) || out.size(0) <= 1);
 }
 
-GemmProblem problem(const Tensor& a, const Tensor& b, const Tensor& c, const Epilogue& epilogue = {}) {
-  const int64_t ldc = c.size(0) == 1 ? std::max<int64_t>(c.size(1), 1) : c.stride(0);
-  return {a.size(0), b.size(1), a.size(1), matrix(a), matrix(b), nullptr, c.mutable_data_ptr<float>(), ldc, epilogue};
+int64_t leading_dimension(const Tensor& out) {
+  return out.size(-2) == 1 ? std::max<int64_t>(out.size(-1), 1) : out.stride(-2);
+}
+
+// The product of the last two dimensions of a and b; where to is still open.
+GemmProblem problem(const Tensor& a, const Tensor& b, int64_t ldc, const Epilogue& epilogue = {}) {
+  return {a.size(-2),
+          b.size(-1),
+          a.size(-1),
+          {a.const_data_ptr<float>(), a.stride(-2), a.stride(-1)},
+          {b.const_data_ptr<float>(), b.stride(-2), b.stride(-1)},
+          nullptr,
+          nullptr,
+          ldc,
+          epilogue};
+}
+
+// Allocates c of the given sizes when it is asked where the result goes.
+auto allocated(Tensor& c, at::IntArrayRef sizes) {
+  return [&c, sizes] {
+    c = empty_like_input(sizes);
+    return c.mutable_data_ptr<float>();
+  };
+}
+
+auto existing(Tensor& out) {
+  return [&out] { return out.mutable_data_ptr<float>(); };
 }
 
 bool mm_shapes(const Tensor& a, const Tensor& b) {
@@ -71,8 +112,9 @@ bool mm_shapes(const Tensor& a, const Tensor& b) {
 
 Tensor mm_cpu(const Tensor& self, const Tensor& mat2) {
   if (mm_shapes(self, mat2)) {
-    Tensor c = empty_like_input({self.size(0), mat2.size(1)});
-    if (try_gemm("mm", {self.sizes(), mat2.sizes()}, problem(self, mat2, c))) return c;
+    Tensor c;
+    const std::array<int64_t, 2> sizes = {self.size(0), mat2.size(1)};
+    if (try_gemm("mm", {self.sizes(), mat2.sizes()}, problem(self, mat2, sizes[1]), allocated(c, sizes))) return c;
   } else {
     record_aten("mm", {self, mat2}, kUnsupported);
   }
@@ -93,7 +135,8 @@ bool writable(const Tensor& out, at::IntArrayRef sizes, at::TensorList read) {
 
 Tensor& mm_out_cpu(const Tensor& self, const Tensor& mat2, Tensor& out) {
   if (mm_shapes(self, mat2) && writable(out, {self.size(0), mat2.size(1)}, {self, mat2}) && row_major(out)) {
-    if (try_gemm("mm", {self.sizes(), mat2.sizes()}, problem(self, mat2, out))) return out;
+    const GemmProblem p = problem(self, mat2, leading_dimension(out));
+    if (try_gemm("mm", {self.sizes(), mat2.sizes()}, p, existing(out))) return out;
   } else {
     record_aten("mm", {self, mat2}, kUnsupported);
   }
@@ -107,24 +150,26 @@ bool bmm_shapes(const Tensor& a, const Tensor& b) {
          is_float32(a) && is_float32(b);
 }
 
-bool try_bmm(const Tensor& a, const Tensor& b, const Tensor& c) {
+template <class C>
+bool try_bmm(const Tensor& a, const Tensor& b, int64_t ldc, int64_t c_stride, C&& c) {
   const int64_t batch = a.size(0);
-  c10::SmallVector<int64_t, 3 * 64> offsets(3 * batch);
-  for (int64_t i = 0; i < batch; i++) {
-    offsets[i] = i * a.stride(0);
-    offsets[batch + i] = i * b.stride(0);
-    offsets[2 * batch + i] = i * c.stride(0);
-  }
-  return try_gemm("bmm", {a.sizes(), b.sizes()}, problem(a.select(0, 0), b.select(0, 0), c.select(0, 0)), batch,
-                  {&offsets[0], &offsets[batch], &offsets[2 * batch], nullptr});
+  return try_gemm_batch("bmm", {a.sizes(), b.sizes()}, problem(a, b, ldc), batch, c,
+                        [&](int64_t* a_offsets, int64_t* b_offsets, int64_t* c_offsets) {
+                          for (int64_t i = 0; i < batch; i++) {
+                            a_offsets[i] = i * a.stride(0);
+                            b_offsets[i] = i * b.stride(0);
+                            c_offsets[i] = i * c_stride;
+                          }
+                        });
 }
 
 }  // namespace
 
 Tensor bmm_cpu(const Tensor& self, const Tensor& mat2) {
   if (bmm_shapes(self, mat2)) {
-    Tensor c = empty_like_input({self.size(0), self.size(1), mat2.size(2)});
-    if (try_bmm(self, mat2, c)) return c;
+    Tensor c;
+    const std::array<int64_t, 3> sizes = {self.size(0), self.size(1), mat2.size(2)};
+    if (try_bmm(self, mat2, sizes[2], sizes[1] * sizes[2], allocated(c, sizes))) return c;
   } else {
     record_aten("bmm", {self, mat2}, kUnsupported);
   }
@@ -134,7 +179,7 @@ Tensor bmm_cpu(const Tensor& self, const Tensor& mat2) {
 Tensor& bmm_out_cpu(const Tensor& self, const Tensor& mat2, Tensor& out) {
   if (bmm_shapes(self, mat2) && writable(out, {self.size(0), self.size(1), mat2.size(2)}, {self, mat2}) &&
       row_major(out.select(0, 0))) {
-    if (try_bmm(self, mat2, out)) return out;
+    if (try_bmm(self, mat2, leading_dimension(out), out.stride(0), existing(out))) return out;
   } else {
     record_aten("bmm", {self, mat2}, kUnsupported);
   }
@@ -160,11 +205,12 @@ bool addmm_epilogue(const Tensor& self, int64_t m, int64_t n, const at::Scalar& 
   return true;
 }
 
+template <class C>
 bool try_addmm(const Tensor& self, const Tensor& a, const Tensor& b, const at::Scalar& beta, const at::Scalar& alpha,
-               const Tensor& c) {
+               int64_t ldc, C&& c) {
   Epilogue e;
   if (addmm_epilogue(self, a.size(0), b.size(1), beta, alpha, e))
-    return try_gemm("addmm", {a.sizes(), b.sizes()}, problem(a, b, c, e));
+    return try_gemm("addmm", {a.sizes(), b.sizes()}, problem(a, b, ldc, e), c);
   record_aten("addmm", {a, b}, kUnsupported);
   return false;
 }
@@ -174,8 +220,9 @@ bool try_addmm(const Tensor& self, const Tensor& a, const Tensor& b, const at::S
 Tensor addmm_cpu(const Tensor& self, const Tensor& mat1, const Tensor& mat2, const at::Scalar& beta,
                  const at::Scalar& alpha) {
   if (mm_shapes(mat1, mat2)) {
-    Tensor c = empty_like_input({mat1.size(0), mat2.size(1)});
-    if (try_addmm(self, mat1, mat2, beta, alpha, c)) return c;
+    Tensor c;
+    const std::array<int64_t, 2> sizes = {mat1.size(0), mat2.size(1)};
+    if (try_addmm(self, mat1, mat2, beta, alpha, sizes[1], allocated(c, sizes))) return c;
   } else {
     record_aten("addmm", {mat1, mat2}, kUnsupported);
   }
@@ -185,7 +232,7 @@ Tensor addmm_cpu(const Tensor& self, const Tensor& mat1, const Tensor& mat2, con
 Tensor& addmm_out_cpu(const Tensor& self, const Tensor& mat1, const Tensor& mat2, const at::Scalar& beta,
                       const at::Scalar& alpha, Tensor& out) {
   if (mm_shapes(mat1, mat2) && writable(out, {mat1.size(0), mat2.size(1)}, {self, mat1, mat2}) && row_major(out)) {
-    if (try_addmm(self, mat1, mat2, beta, alpha, out)) return out;
+    if (try_addmm(self, mat1, mat2, beta, alpha, leading_dimension(out), existing(out))) return out;
   } else {
     record_aten("addmm", {mat1, mat2}, kUnsupported);
   }
@@ -199,25 +246,27 @@ bool mv_shapes(const Tensor& a, const Tensor& v) {
 }
 
 // out = a @ v as one row: v^T @ a^T.
-bool try_mv(const Tensor& a, const Tensor& v, const Tensor& out) {
+template <class C>
+bool try_mv(const Tensor& a, const Tensor& v, C&& c) {
   const GemmProblem p = {1,
                          a.size(0),
                          a.size(1),
                          {v.const_data_ptr<float>(), 1, v.stride(0)},
                          {a.const_data_ptr<float>(), a.stride(1), a.stride(0)},
                          nullptr,
-                         out.mutable_data_ptr<float>(),
+                         nullptr,
                          std::max<int64_t>(a.size(0), 1),
                          {}};
-  return try_gemm("mv", {a.sizes(), v.sizes()}, p);
+  return try_gemm("mv", {a.sizes(), v.sizes()}, p, c);
 }
 
 }  // namespace
 
 Tensor mv_cpu(const Tensor& self, const Tensor& vec) {
   if (mv_shapes(self, vec)) {
-    Tensor out = empty_like_input({self.size(0)});
-    if (try_mv(self, vec, out)) return out;
+    Tensor out;
+    const std::array<int64_t, 1> sizes = {self.size(0)};
+    if (try_mv(self, vec, allocated(out, sizes))) return out;
   } else {
     record_aten("mv", {self, vec}, kUnsupported);
   }
@@ -226,7 +275,7 @@ Tensor mv_cpu(const Tensor& self, const Tensor& vec) {
 
 Tensor& mv_out_cpu(const Tensor& self, const Tensor& vec, Tensor& out) {
   if (mv_shapes(self, vec) && writable(out, {self.size(0)}, {self, vec}) && (out.stride(0) == 1 || out.size(0) == 1)) {
-    if (try_mv(self, vec, out)) return out;
+    if (try_mv(self, vec, existing(out))) return out;
   } else {
     record_aten("mv", {self, vec}, kUnsupported);
   }
@@ -273,21 +322,19 @@ Tensor matmul_batched(const Tensor& self, const Tensor& other) {
     record_aten("matmul", {self, other}, "nothing to multiply");
     return at::matmul(self, other);
   }
-  Tensor c = empty_like_input(shape);
-  const MatrixView av = {a.const_data_ptr<float>(), a.stride(-2), a.stride(-1)};
-  const MatrixView bv = {b.const_data_ptr<float>(), b.stride(-2), b.stride(-1)};
-  GemmProblem p = {m, n, k, av, bv, nullptr, c.mutable_data_ptr<float>(), n, {}};
+  Tensor c;
+  GemmProblem p = problem(a, b, n);
   bool done;
   if (b.dim() == 2 && folds(a)) {
     p.m = batch * m;
-    done = try_gemm("matmul", {self.sizes(), other.sizes()}, p);
+    done = try_gemm("matmul", {self.sizes(), other.sizes()}, p, allocated(c, shape));
   } else {
-    c10::SmallVector<int64_t, 3 * 64> offsets(3 * batch);
-    batch_offsets(a, batch_shape, &offsets[0], batch);
-    batch_offsets(b, batch_shape, &offsets[batch], batch);
-    for (int64_t i = 0; i < batch; i++) offsets[2 * batch + i] = i * m * n;
-    done = try_gemm("matmul", {self.sizes(), other.sizes()}, p, batch,
-                    {&offsets[0], &offsets[batch], &offsets[2 * batch], nullptr});
+    done = try_gemm_batch("matmul", {self.sizes(), other.sizes()}, p, batch, allocated(c, shape),
+                          [&](int64_t* a_offsets, int64_t* b_offsets, int64_t* c_offsets) {
+                            batch_offsets(a, batch_shape, a_offsets, batch);
+                            batch_offsets(b, batch_shape, b_offsets, batch);
+                            for (int64_t i = 0; i < batch; i++) c_offsets[i] = i * m * n;
+                          });
   }
   if (!done) return at::matmul(self, other);
   if (self.dim() == 1) return c.squeeze(-2);

@@ -73,14 +73,14 @@ PYBIND11_MODULE(_C, m) {
     return py::make_tuple(sizes.l1d, sizes.l2, sizes.l3);
   });
   m.def(
-      "fma_peak_gflops",
-      [](double seconds, int threads) { return runtime::fma_peak_gflops(seconds, threads); }, py::arg("seconds"),
-      py::arg("threads") = 1, py::call_guard<py::gil_scoped_release>());
+      "fma_peak_gflops", [](double seconds, int threads) { return runtime::fma_peak_gflops(seconds, threads); },
+      py::arg("seconds"), py::arg("threads") = 1, py::call_guard<py::gil_scoped_release>());
 
   m.def("global_mode", [] { return static_cast<int>(ops::global_mode()); });
   m.def("set_global_mode", [](int mode) { ops::set_global_mode(ops::Mode(mode)); });
   m.def("current_mode", [] { return static_cast<int>(ops::current_mode()); });
   m.def("set_thread_mode", &ops::set_thread_mode);
+  m.def("set_thread_route", &ops::set_thread_route);
   m.def("set_plan", [](const std::string& kernel, const std::string& plan) {
     ops::set_plan(kernel, std::vector<uint8_t>(plan.begin(), plan.end()));
   });
