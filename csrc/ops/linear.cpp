@@ -137,7 +137,10 @@ struct Linear : torch::autograd::Function<Linear> {
     const Tensor g_rows = g.reshape_symint({-1, g.sym_size(-1)});
     if (context->needs_input_grad(0)) out[0] = call_mm(g_rows, weight).reshape_symint(input.sym_sizes());
     if (context->needs_input_grad(1)) out[1] = call_mm(g_rows.t(), input.reshape_symint({-1, input.sym_size(-1)}));
-    if (context->needs_input_grad(2)) out[2] = at::sum_to(g, context->saved_data["bias_shape"].toSymIntVector());
+    // An absent bias is no input, so that there is nothing to ask about it.
+    const bool biased = context->saved_data.count("bias_shape") > 0;
+    if (biased && context->needs_input_grad(2))
+      out[2] = at::sum_to(g, context->saved_data["bias_shape"].toSymIntVector());
     return out;
   }
 };

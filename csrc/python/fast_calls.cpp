@@ -69,7 +69,7 @@ PyObject* linear(PyObject*, PyObject* const* args, Py_ssize_t count) {
     activation = c10::string_view(text, length);
   }
   const bool prepack = PyObject_IsTrue(args[5]) == 1;
-  return THPVariable_Wrap(unlocked(input.numel() * weight.size(0), [&] {
+  return THPVariable_Wrap(unlocked(input.numel() * (weight.dim() > 0 ? weight.size(0) : 1), [&] {
     return ops::linear_cpu(input, weight, bias, activation, residual, prepack);
   }));
   END_HANDLE_TH_ERRORS

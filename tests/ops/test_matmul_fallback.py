@@ -48,7 +48,7 @@ def pair(name: str) -> tuple[Call, Call]:
 
 @operators
 def test_out(name: str, mode: str) -> None:
-    ours, theirs = pair(name)
+    ours, _ = pair(name)
     operands = OPERANDS[name]()
     expected = called(mode, ours, *operands)
     out = torch.full_like(expected, float("nan"))
@@ -363,7 +363,8 @@ def test_devices_that_do_not_mix(name: str, mode: str) -> None:
     operands = list(OPERANDS[name]())
     operands[-1] = operands[-1].to("meta")
     with tvmops.mode(mode):
-        assert_same_outcome(lambda: ours(*operands), lambda: theirs(*operands))
+        # Where torch does not refuse (mm, 2.13), the values mean nothing.
+        assert_same_outcome(lambda: ours(*operands).to("meta"), lambda: theirs(*operands).to("meta"))
 
 
 def test_complex_factors_of_addmm() -> None:
