@@ -54,7 +54,8 @@ def kernels() -> list[dict[str, Any]]:
     """Every kernel of every loaded pack, most preferred first.
 
     Each entry has ``name``, ``op``, ``workload``, ``target``, ``driver``, ``params``, ``pack`` (where it came from),
-    ``usable`` (this machine runs it), ``shadowed`` (a later pack replaces it), and what its manifest says: ``knobs``,
+    ``usable`` (this machine runs it), ``shadowed`` (a later pack replaces it), ``serves`` (calls can come to it), ``dims``
+    (-1 is symbolic), ``plan`` (what to do at each size, empty for a rule of thumb), and what its manifest says: ``knobs``,
     and the ``record`` it came from with times, ratios and machine.
     """
     about = {}

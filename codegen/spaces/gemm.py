@@ -102,8 +102,8 @@ class GemmSpace:
             "chain": 512,
             "nc": 1024,
             "mc": 112 if big else 48,
-            "prefetch": 16,
-            "prefetch_skinny": 32,
+            "prefetch": 32 if big else 16,
+            "prefetch_skinny": 0,
             "copy_a": 1,
             "skinny_rows": 28 if big else 14,
             "wide_step": 8,
@@ -135,6 +135,8 @@ class GemmSpace:
         for columns, rows in ((nr, choice["mr"]), (p["narrow"], choice["mr"]), (p["wide"], p["wide_rows"])):
             for r in range(1, rows + 1):
                 distance = choice["prefetch_skinny" if 2 * r <= choice["mr"] else "prefetch"]
+                if columns == p["wide"] > nr:
+                    distance = 0  # whole rows of B pass in order: the hardware prefetcher does better alone
                 add(f"tile.{r}x{columns}", f"_p{distance}", gemm_tile.tile, r, columns, distance)
         for r in range(1, DOT_ROWS + 1):
             for columns in (1, DOT_COLUMNS):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -89,14 +90,18 @@ def pin(space: Space, knobs: Choice) -> None:
 
 def choices(space: Space) -> Iterator[dict[str, int]]:
     """Every valid choice, constraints checked as soon as their knobs are set."""
-    names = [k.name for k in space.knobs]
+    return _extensions(space.knobs, space.constraints)
+
+
+def _extensions(knobs: Sequence[Knob], constraints: Sequence[Constraint]) -> Iterator[dict[str, int]]:
+    names = [k.name for k in knobs]
 
     def extend(i: int, chosen: dict[str, int]) -> Iterator[dict[str, int]]:
         if i == len(names):
             yield dict(chosen)
             return
-        ready = [c for c in space.constraints if names[i] in c.knobs and set(c.knobs) <= set(names[: i + 1])]
-        for value in space.knobs[i].values:
+        ready = [c for c in constraints if names[i] in c.knobs and set(c.knobs) <= set(names[: i + 1])]
+        for value in knobs[i].values:
             chosen[names[i]] = value
             if all(c.holds(chosen) for c in ready):
                 yield from extend(i + 1, chosen)
@@ -107,7 +112,7 @@ def choices(space: Space) -> Iterator[dict[str, int]]:
 
 def size(space: Space) -> tuple[int, int]:
     """How many choices the knobs span, and how many of them are valid."""
-    total = 1
-    for knob in space.knobs:
-        total *= len(knob.values)
-    return total, sum(1 for _ in choices(space))
+    bound = {name for constraint in space.constraints for name in constraint.knobs}
+    free = math.prod(len(knob.values) for knob in space.knobs if knob.name not in bound)
+    total = math.prod(len(knob.values) for knob in space.knobs)
+    return total, free * sum(1 for _ in _extensions([k for k in space.knobs if k.name in bound], space.constraints))

@@ -166,6 +166,12 @@ void set_plan(const std::string& name, std::vector<uint8_t> plan) {
   rebuild();
 }
 
+bool serves(const tvmops_kernel* kernel) {
+  for (const auto& b : table().bound)
+    if (b->gemm->source == kernel) return true;
+  return false;
+}
+
 void start_recording() { decisions = std::make_unique<std::vector<Decision>>(); }
 
 std::vector<Decision> stop_recording() {

@@ -39,6 +39,9 @@ Choice choose_linear(int64_t m, int64_t n, int64_t k);
 // the name or the plan has the wrong size.
 void set_plan(const std::string& kernel, std::vector<uint8_t> plan);
 
+// Whether calls can come to this kernel: no other one is preferred for all of its sizes.
+bool serves(const tvmops_kernel* kernel);
+
 // One decision, as tvmops.explain shows it.
 struct Decision {
   std::string op, shape, kernel, route, reason;
