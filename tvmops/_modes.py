@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from tvmops import _C
 
 _MODES = ("auto", "force", "off")
+_C.global_mode()  # a wrong TVMOPS_MODE is told when tvmops is imported, not at some first call
 
 
 def _index(mode: str) -> int:

@@ -127,6 +127,7 @@ struct Linear : torch::autograd::Function<Linear> {
                         bool prepack) {
     context->save_for_backward({input, weight});
     if (bias) context->saved_data["bias_shape"] = bias->sym_sizes().vec();
+    const LearningGuard learning(weight.requires_grad());
     const at::AutoDispatchBelowADInplaceOrView guard;
     return call_linear(input, weight, bias, std::nullopt, std::nullopt, prepack);
   }

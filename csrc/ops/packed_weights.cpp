@@ -1,7 +1,5 @@
 #include "ops/packed_weights.h"
 
-#include <ATen/core/grad_mode.h>
-
 #include <mutex>
 #include <shared_mutex>
 #include <unordered_map>
@@ -36,6 +34,8 @@ struct Entry {
   std::shared_ptr<const PackedWeight> packed;
 };
 
+thread_local bool learning = false;
+
 struct Cache {
   std::shared_mutex mutex;
   std::unordered_map<Key, Entry, KeyHash> entries;
@@ -57,6 +57,9 @@ bool current(const Entry& entry, const c10::StorageImpl* storage, uint32_t versi
 
 }  // namespace
 
+LearningGuard::LearningGuard(bool learns) : before_(learning) { learning = learns; }
+LearningGuard::~LearningGuard() { learning = before_; }
+
 std::shared_ptr<const PackedWeight> packed_weight(const at::Tensor& weight, const drivers::GemmKernel& kernel) {
   if (weight.is_inference()) return nullptr;  // keeps no version: its changes would go unnoticed
   const uint32_t version = weight._version();
@@ -69,7 +72,7 @@ std::shared_ptr<const PackedWeight> packed_weight(const at::Tensor& weight, cons
     if (found != c.entries.end() && current(found->second, storage, version, kernel) && found->second.packed)
       return found->second.packed;
   }
-  const bool learns = weight.requires_grad() && c10::GradMode::is_enabled();
+  const bool learns = learning;
   {
     const std::unique_lock<std::shared_mutex> lock(c.mutex);
     auto [found, fresh] =

@@ -15,6 +15,19 @@ struct PackedWeight {
   runtime::AlignedBuffer data;
 };
 
+// While one lives, the calling thread computes with weights that learn. (Within an autograd function torch turns the
+// mode that says so off.)
+class LearningGuard {
+ public:
+  explicit LearningGuard(bool learns);
+  LearningGuard(const LearningGuard&) = delete;
+  LearningGuard& operator=(const LearningGuard&) = delete;
+  ~LearningGuard();
+
+ private:
+  bool before_;
+};
+
 // `weight` [N, K] packed for `kernel`, or null where packing would not pay: a weight that still learns is packed only
 // when it is seen a second time unchanged. The cache is keyed by the memory of the weight and checked against its
 // version counter, so that it notices every change that torch itself notices.

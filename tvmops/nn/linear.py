@@ -6,10 +6,22 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import increment_version
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from tvmops._functional import linear
 
 ACTIVATIONS = (None, "relu", "gelu", "gelu_tanh", "silu", "sigmoid", "tanh")
+
+
+def _count_fused_steps(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+    """Fused optimizers, unlike all others, leave the versions of the parameters as they were."""
+    for group in optimizer.param_groups:
+        if group.get("fused"):
+            increment_version([p for p in group["params"] if p.grad is not None and not p.is_inference()])
+
+
+register_optimizer_step_post_hook(_count_fused_steps)
 
 
 class Linear(torch.nn.Linear):
