@@ -123,9 +123,9 @@ def build(
     count = _write(targets, [records] if records else [], out_dir / "export")
     names = ", ".join(t.name for t in targets)
     if pack.link_if_changed(out_dir / "export", library):
-        out.print(f"{library}: {count} kernels for {names}, {library.stat().st_size >> 10} KiB", highlight=False)
+        typer.echo(f"{library}: {count} kernels for {names}, {library.stat().st_size >> 10} KiB")
     else:
-        out.print(f"{library} is up to date: {count} kernels for {names}", highlight=False)
+        typer.echo(f"{library} is up to date: {count} kernels for {names}")
 
 
 @app.command()
@@ -136,7 +136,7 @@ def export(
 ) -> None:
     """Writes what a machine without TVM builds a pack from: objects, table, header, manifest; and LLVM IR to read."""
     count = _write(_targets(target), [records] if records else [], out_dir)
-    out.print(f"{out_dir}: {count} kernels; cc -shared -fPIC -o pack.so pack.c leaves-*.o makes a pack of them")
+    typer.echo(f"{out_dir}: {count} kernels; cc -shared -fPIC -o pack.so pack.c leaves-*.o makes a pack of them")
 
 
 def _workload(op: str, dims: str) -> Workload:
@@ -168,6 +168,7 @@ def tune(
         str, typer.Option(help="Thread counts to time with, e.g. 1,2. More than 1 needs an idle machine.")
     ] = "1",
     limit: Annotated[float, typer.Option(min=1, help="Seconds that checking and timing one choice may take.")] = 300.0,
+    plan: Annotated[bool, typer.Option(help="Measure the winner again, and its plan.")] = True,
     knob: KnobsOption = None,
 ) -> None:
     """Searches for the best schedule of a workload and records every trial.
@@ -192,16 +193,16 @@ def tune(
     with measurer.LocalMeasurer(workload, goal, counts, seed=seed, limit=limit) as local:
         run = tuning.Search(workload, goal, space, strategy, seed, path, machine.about, local)
         if run.measured:
-            out.print(f"{path}: {run.measured} choices of {workload.key} are measured already", highlight=False)
+            typer.echo(f"{path}: {run.measured} choices of {workload.key} are measured already")
         try:
-            _search(run, trials, minutes)
+            _search(run, trials, minutes, plan)
         except KeyboardInterrupt:
             _say(f"interrupted; {run.measured} choices of {workload.key} are in {path}")
             raise typer.Exit(130) from None
         best = run.best
     if best is None:
         raise CodegenError(f"no choice of {workload.key} was right and in time; the reasons are in {path}")
-    out.print(f"{workload.key} on {goal.name}: {_line(best)}, trial {best.trial}, {best.knobs}", highlight=False)
+    typer.echo(f"{workload.key} on {goal.name}: {_line(best)}, trial {best.trial}, {best.knobs}")
 
 
 def _threads(text: str) -> list[int]:
@@ -211,7 +212,7 @@ def _threads(text: str) -> list[int]:
     return [int(c) for c in counts]
 
 
-def _search(run: tuning.Search, trials: int, minutes: float | None) -> None:
+def _search(run: tuning.Search, trials: int, minutes: float | None, plan: bool) -> None:
     with _progress(BarColumn(), MofNCompleteColumn()) as bar:
         task = bar.add_task(run.workload.key, total=max(trials, run.measured), completed=run.measured)
 
@@ -223,8 +224,9 @@ def _search(run: tuning.Search, trials: int, minutes: float | None) -> None:
                 bar.console.print(f"trial {record.trial} {_line(record)}", highlight=False, markup=False)
 
         run.run(trials, minutes, report)
-        bar.update(task, description=f"{run.workload.key}: the best again, and the winner's plan")
-        run.crown()
+        if plan:
+            bar.update(task, description=f"{run.workload.key}: the best again, and the winner's plan")
+            run.crown()
 
 
 @app.command()
@@ -239,23 +241,24 @@ def ship(
     if not taken:
         raise CodegenError(f"{records} holds no record with a plan")
     for record in taken:
-        out.print(f"{record.workload} on {record.target}: {_line(record)}", highlight=False)
+        typer.echo(f"{record.workload} on {record.target}: {_line(record)}")
 
 
 @app.command("list")
 def list_kernels(target: TargetsOption = None, records: RecordsOption = None) -> None:
     """Shows the workloads of the default pack, and the record that each kernel is made from."""
-    table = Table("workload", "target", "x ATen", "error", "measured", "knobs")
+    table = Table("workload", "target", "x ATen", "error", "measured", "knobs, where not the default")
     for goal in _targets(target):
         for kernel in selection.kernels([goal], [records] if records else []):
+            default = ops.load(kernel.workload.op).space(kernel.workload, goal).default()
+            knobs = " ".join(f"{k}={v}" for k, v in kernel.knobs.items() if default.get(k) != v)
             record = kernel.about.get("record")
-            knobs = " ".join(f"{k}={v}" for k, v in kernel.knobs.items())
             if record:
                 ratio = f"{record['aten_seconds'] / record['seconds']:.2f}"
-                when = f"{record['date'][:10]} {record['machine']['cpu']}"
+                when = f"{record['date'][:10]}, {record['machine']['cpu']}"
                 table.add_row(kernel.workload.key, goal.name, ratio, f"{record['error']:.1e}", when, knobs)
             else:
-                table.add_row(kernel.workload.key, goal.name, "-", "-", "default", knobs)
+                table.add_row(kernel.workload.key, goal.name, "-", "-", "not yet", knobs)
     (out if out.is_terminal else Console(width=200)).print(table)
 
 

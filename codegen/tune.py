@@ -83,10 +83,13 @@ class Search:
         Returns:
             That record; None where nothing is worth one, or the last winner is still the best.
         """
-        ranked = sorted((r for r in self.records if r.plan is None and r.status == "ok"), key=lambda r: -r.ratio)
-        finalists = list({identity(r.knobs): r for r in reversed(ranked)}.values())[::-1][:FINALISTS]
-        crowned = [r for r in self.records if r.plan is not None]
-        if not finalists or (crowned and all(r.date < crowned[-1].date for r in finalists)):
+        ranked: dict[tuple[tuple[str, int], ...], store.Record] = {}
+        for record in sorted(self.records, key=lambda r: -r.ratio):
+            if record.status == "ok":
+                ranked.setdefault(identity(record.knobs), record)
+        finalists = list(ranked.values())[:FINALISTS]
+        last = max((i for i, r in enumerate(self.records) if r.plan is not None), default=-1)
+        if not any(r.status == "ok" for r in self.records[last + 1 :]):
             return None
         again = [(r, self.measurer.measure(r.knobs, FINAL_ROUNDS)) for r in finalists]
         winner, outcome = max(again, key=lambda pair: pair[1].ratio)

@@ -55,7 +55,7 @@ def kernel(workload: Workload, target: Target, record: store.Record | None, knob
         choice = {**(record.knobs if record else space.default()), **(knobs or {})}
         problems = broken(space, choice)
         if problems:
-            raise CodegenError(f"{workload.key} on {target.name}: {problems[0]}")
+            raise CodegenError(f"not a choice of {workload.key} on {target.name}, as this does not hold: {problems[0]}")
         return PackKernel(workload, target, space.driver, choice, space.params(choice), space.apply(choice))
     problems = broken(space, record.knobs)
     if problems:

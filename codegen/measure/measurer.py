@@ -20,6 +20,7 @@ from .worker import Worker, WorkerError
 _PACKAGE = __name__.rpartition(".")[0]
 # Seconds that a candidate may take to be built, and to be checked and timed.
 BUILD_LIMIT, MEASURE_LIMIT = 120.0, 300.0
+PLAN_LIMIT = 3600.0  # the plan of a kernel for all sizes has hundreds of buckets
 ROUNDS = 5
 
 
@@ -92,6 +93,7 @@ class LocalMeasurer:
         self._build = build or self._build_apart
         # Only the candidate's own target may serve calls; what the user set for their own models does not count here.
         self._env = {"TVMOPS_TARGET": target.name, "TVMOPS_MODE": "", "TVMOPS_PACK_PATH": ""}
+        self._env["TVMOPS_CALIBRATION"] = "off"
 
     def __enter__(self) -> LocalMeasurer:
         return self
@@ -103,7 +105,7 @@ class LocalMeasurer:
     def measure(self, choice: Choice, rounds: int = ROUNDS) -> Outcome:
         """Builds, checks and times a choice; whatever goes wrong with it is its status."""
         try:
-            answer = self._ask({"what": "measure", "rounds": rounds}, choice)
+            answer = self._ask({"what": "measure", "rounds": rounds}, choice, self._limit)
         except WorkerError as error:
             return Outcome(error.status, str(error))
         except CodegenError as error:
@@ -115,16 +117,16 @@ class LocalMeasurer:
     def plan(self, choice: Choice) -> dict[str, Any]:
         """The answer of the child about the plan of a choice: ``status``, and ``plan`` and ``ratios`` or ``reason``."""
         try:
-            return self._ask({"what": "plan"}, choice)
+            return self._ask({"what": "plan"}, choice, PLAN_LIMIT)
         except WorkerError as error:
             return {"status": error.status, "reason": str(error)}
 
-    def _ask(self, request: dict[str, Any], choice: Choice) -> dict[str, Any]:
+    def _ask(self, request: dict[str, Any], choice: Choice, limit: float) -> dict[str, Any]:
         pack = self._build(choice)
         child = Worker(f"{_PACKAGE}.child", self._env)  # a fresh one: what a candidate breaks is gone with it
         try:
             common = {"workload": self._workload.key, "knobs": dict(choice), "pack": str(pack), "seed": self._seed}
-            return child.call({**request, **common, "threads": self._threads}, self._limit)
+            return child.call({**request, **common, "threads": self._threads}, limit)
         finally:
             child.close()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import select
 import signal
@@ -46,7 +47,7 @@ class Worker:
         process = self._process or self._start()
         assert process.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # it is gone: reading says how
-            process.stdin.write(json.dumps(request).encode() + b"\n")
+            process.stdin.write(json.dumps({**request, "limit": limit}).encode() + b"\n")
             process.stdin.flush()
         try:
             line = self._read_line(process, time.monotonic() + limit)
@@ -112,10 +113,13 @@ def serve(answer: Callable[[dict[str, Any]], Mapping[str, Any]]) -> None:
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever a library prints must not get between the answers
     for line in sys.stdin:
+        request = json.loads(line)
+        signal.alarm(math.ceil(request["limit"]) + 10)  # ends this process even if the search was killed meanwhile
         try:
-            reply = answer(json.loads(line))
+            reply = answer(request)
         except Exception as error:
             first = next(iter(str(error).strip().splitlines()), "")
             reply = {"status": "failed", "reason": f"{type(error).__name__}: {first}"}
+        signal.alarm(0)
         replies.write(json.dumps(reply) + "\n")
         replies.flush()

@@ -77,14 +77,18 @@ def _validator() -> Any:
     return jsonschema.Draft202012Validator(SCHEMA)
 
 
-def parse(line: str) -> Record:
+def _no_number(text: str) -> None:
+    raise ValueError(f"{text} is no number")
+
+
+def parse(line: str | bytes) -> Record:
     """The record of a line.
 
     Raises:
         CodegenError: it is none, or of a newer format; says why.
     """
     try:
-        data = json.loads(line)
+        data = json.loads(line, parse_constant=_no_number)
     except ValueError as error:
         raise CodegenError(f"not JSON: {error}") from None
     if not isinstance(data, dict):
@@ -92,9 +96,10 @@ def parse(line: str) -> Record:
     version = data.get("format")
     if isinstance(version, int) and version > FORMAT:
         raise NewerFormatError(f"record format {version} is newer than {FORMAT}, the newest this version reads")
-    wrong = jsonschema.exceptions.best_match(_validator().iter_errors(data))
+    wrong = next(_validator().iter_errors(data), None)
     if wrong is not None:
-        raise CodegenError(f"{wrong.json_path.removeprefix('$.')}: {wrong.message}")
+        where = wrong.json_path.removeprefix("$").removeprefix(".")
+        raise CodegenError(f"{where}: {wrong.message}" if where else wrong.message)
     return Record(**{k: v for k, v in data.items() if k in _FIELDS})
 
 
@@ -119,8 +124,8 @@ def read(path: Path, *, strict: bool = False) -> list[Record]:
         if not line.strip():
             continue
         try:
-            records.append(parse(line.decode()))
-        except ValueError as error:  # UnicodeDecodeError is one too
+            records.append(parse(line))
+        except CodegenError as error:
             torn = number > len(lines)
             if isinstance(error, NewerFormatError) or (strict and not torn):
                 raise CodegenError(f"{path}:{number}: {error}") from None
@@ -181,10 +186,10 @@ def _whole_lines(handle: int, size: int) -> int:
     if not tail:
         return size
     try:
-        parse(tail.decode())
-    except ValueError as error:
-        if isinstance(error, NewerFormatError):
-            raise
+        parse(tail)
+    except NewerFormatError:
+        raise
+    except CodegenError:
         os.ftruncate(handle, size - len(tail))
         return size - len(tail)
     os.write(handle, b"\n")

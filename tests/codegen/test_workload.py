@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from codegen import ops
+from codegen.errors import CodegenError
+from codegen.workload import Workload, parse_dims
+
+names = st.from_regex(r"[a-z_][a-z0-9_]{0,8}", fullmatch=True)
+dims = st.dictionaries(st.from_regex(r"[A-Z]{1,3}", fullmatch=True), st.none() | st.integers(1, 10**9), min_size=1)
+words = st.text("abcxyz_019.", min_size=1)
+
+
+@given(names, st.sampled_from(["float32", "bfloat16", "int8"]), dims, st.dictionaries(names, words))
+def test_the_key_tells_everything(op, dtype, sizes, attributes):
+    workload = Workload(op, dtype, sizes, attributes)
+    again = Workload.parse(workload.key)
+    assert again == workload
+    assert again.key == workload.key
+    assert list(again.dims) == list(sizes)
+
+
+@given(st.text(max_size=30).filter(lambda text: "(" not in text))
+def test_any_other_text_is_refused_by_name(text):
+    with pytest.raises(CodegenError) as caught:
+        Workload.parse(text)
+    assert repr(text) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [("M=0", "M=0"), ("M=", "M="), ("=3", "=3"), ("M=-1", "M=-1"), ("M=²", "M=²"), ("M=1,M=2", "'M' is given twice")],
+)
+def test_a_bad_dimension_is_named(text, named):
+    with pytest.raises(CodegenError, match="dimension") as caught:
+        parse_dims(text)
+    assert named in str(caught.value)
+
+
+def test_every_shipped_workload_is_sound_and_named_once():
+    shipped = ops.shipped()
+    assert [ops.check(w) for w in shipped] == shipped
+    assert len({w.key for w in shipped}) == len(shipped)
+    assert {(w.dims["N"], w.dims["K"]) for w in shipped} >= {(384, 1536), (3072, 768), (50257, 768), (4096, 4096)}
+
+
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        ("conv9(float32;M=*)", "unknown operator 'conv9'; known: linear, matmul"),
+        ("linear(float16;M=*,N=8,K=8)", "no float16 kernels"),
+        ("linear(float32;N=8,M=*,K=8)", "M,N,K, in this order, not N,M,K"),
+        ("linear(float32;M=*,N=*,K=8)", "M symbolic, N static, K static"),
+        ("linear(float32;M=*,N=8,K=8;relu=1)", "no attribute 'relu'"),
+    ],
+)
+def test_a_workload_without_kernels_is_refused(key, said):
+    with pytest.raises(CodegenError) as caught:
+        ops.check(Workload.parse(key))
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("workload", [w for w in ops.shipped() if (w.dims["N"] or 0) <= 1536], ids=str)
+def test_definition_inputs_reference_and_aten_agree(workload):
+    import numpy as np
+    import torch
+    import tvm
+    from tvm import te
+
+    operator = ops.load(workload.op)
+    fixed = Workload(workload.op, workload.dtype, {n: s or i for i, (n, s) in enumerate(workload.dims.items(), 5)})
+    arrays = operator.inputs(workload, fixed.dims, 3)
+    assert all(np.array_equal(a, b) for a, b in zip(arrays, operator.inputs(workload, fixed.dims, 3), strict=True))
+    expected = operator.reference(*arrays)
+    aten = operator.aten(*map(torch.from_numpy, arrays))
+    np.testing.assert_allclose(aten.numpy(), expected, rtol=1e-4, atol=1e-4)
+
+    compiled = tvm.compile(te.create_prim_func(operator.definition(fixed)), target="llvm")
+    result = tvm.runtime.tensor(np.zeros(expected.shape, "float32"))
+    compiled(*map(tvm.runtime.tensor, arrays), result)
+    np.testing.assert_allclose(result.numpy(), expected, rtol=1e-4, atol=1e-4)
+
+    m, n, k = fixed.dims.values()
+    assert operator.flops(fixed.dims) == 2 * m * n * k
+    assert operator.bytes(fixed.dims) == sum(a.nbytes for a in arrays) + aten.nbytes
