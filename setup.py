@@ -26,13 +26,17 @@ class BuildWithPack(BuildExtension):
             subprocess.run([sys.executable, "-m", "codegen", "build"], cwd=ROOT, check=True)
         package = ROOT / "tvmops" if self.inplace else Path(self.build_lib).resolve() / "tvmops"
         (package / "packs").mkdir(parents=True, exist_ok=True)
+        if not self.inplace:  # an installed codegen builds packs against it
+            (package / "include").mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ROOT / "csrc/runtime/abi.h", package / "include" / "abi.h")
         fresh = package / "packs" / "default.so.tmp"
         shutil.copyfile(ROOT / DEFAULT_PACK, fresh)
         fresh.replace(package / "packs" / "default.so")  # a process that has the old one mapped keeps it
 
     def get_outputs(self) -> list[str]:
-        pack = [] if self.inplace else [str(Path(self.build_lib) / "tvmops" / "packs" / "default.so")]
-        return [*super().get_outputs(), *pack]
+        package = Path(self.build_lib) / "tvmops"
+        more = [] if self.inplace else [str(package / "packs" / "default.so"), str(package / "include" / "abi.h")]
+        return [*super().get_outputs(), *more]
 
 
 def sources() -> list[str]:
