@@ -20,6 +20,8 @@ from .manifest import manifest
 from .objects import compile_leaves
 
 ABI_HEADER = "abi.h"
+# A linker script: a pack keeps all else to itself, so that tvm and other packs in the process may define the same.
+_SYMBOLS = "{ global: tvmops_pack_entry; local: *; };\n"
 
 
 @dataclass(frozen=True)
@@ -146,7 +148,10 @@ def link(directory: Path, library: Path, objects: Iterable[Path] | None = None) 
     library.parent.mkdir(parents=True, exist_ok=True)
     unfinished = library.with_name(f"{library.name}.{os.getpid()}.tmp")
     found = sorted(map(str, directory.glob("leaves-*.o") if objects is None else objects))
-    command = [*_compiler(), "-O1", "-shared", "-fPIC", "-o", str(unfinished), str(directory / "pack.c"), *found]
+    symbols = unfinished.with_suffix(".map")
+    symbols.write_text(_SYMBOLS)
+    command = [*_compiler(), "-O1", "-shared", "-fPIC", f"-Wl,--version-script={symbols}", "-o", str(unfinished)]
+    command += [str(directory / "pack.c"), *found]
     try:
         subprocess.run(command, check=True, capture_output=True, text=True)
         unfinished.replace(library)  # a process that has the old one mapped keeps it
@@ -157,6 +162,7 @@ def link(directory: Path, library: Path, objects: Iterable[Path] | None = None) 
         raise CodegenError(f"{command[0]} can't link {library}: {said}") from None
     finally:
         unfinished.unlink(missing_ok=True)
+        symbols.unlink(missing_ok=True)
     return library
 
 
@@ -165,7 +171,7 @@ def link_if_changed(directory: Path, library: Path) -> bool:
 
     What it was made from is remembered in a file beside it, ``{library}.key``.
     """
-    digest = hashlib.sha256(" ".join(_compiler()).encode())
+    digest = hashlib.sha256(" ".join([*_compiler(), _SYMBOLS]).encode())
     for path in sorted([*directory.glob("leaves-*.o"), directory / "pack.c", directory / ABI_HEADER]):
         digest.update(hashlib.sha256(path.read_bytes()).digest())
     stamp = library.with_name(library.name + ".key")
