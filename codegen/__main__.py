@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import platform
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -119,6 +120,9 @@ def build(
 
     What was made before from the same content is not made again.
     """
+    if not target and not selection.ships_here():
+        typer.echo(f"no kernels ship for {platform.machine()}: no pack is made, ATen will serve every call")
+        return
     targets, library = _targets(target), out_dir / "default.so"
     count = _write(targets, [records] if records else [], out_dir / "export")
     names = ", ".join(t.name for t in targets)

@@ -54,14 +54,16 @@ def sigmoid(x: Expr) -> Expr:
 
 
 def tanh(x: Expr) -> Expr:
-    """tanh: an odd polynomial below 0.625, where 1 - 2 / (e**2x + 1) would cancel, and that form above.
+    """tanh within 2 ULP: below 0.625 an odd polynomial, above it 1 - 2 / (e**2|x| + 1) with the sign of x.
 
-    Source: tanhf in Cephes.
+    Of |x|, because 2 / (e**2x + 1) is near 2 for a negative x and loses two bits there. Source: tanhf in Cephes.
     """
     z = x * x
     small = polynomial(z, (-5.70498872745e-3, 2.06390887954e-2, -5.37397155531e-2, 1.33314422036e-1, -3.33332819422e-1))
-    large = f32(1.0) - f32(2.0) / (exp(x + x) + f32(1.0))
-    return tirx.Select(tirx.abs(x) < f32(0.625), small * z * x + x, large)
+    magnitude = tirx.abs(x)
+    large = f32(1.0) - f32(2.0) / (exp(magnitude + magnitude) + f32(1.0))
+    signed = tirx.Select(x < f32(0.0), f32(0.0) - large, large)
+    return tirx.Select(magnitude < f32(0.625), small * z * x + x, signed)
 
 
 def erf(x: Expr) -> Expr:
@@ -93,7 +95,7 @@ def erf(x: Expr) -> Expr:
             -1.42647390514189e-02,
         ),
     )
-    return x * p / q
+    return clamp(x * p / q, -1.0, 1.0)
 
 
 def relu(x: Expr) -> Expr:

@@ -18,11 +18,10 @@ if _default_pack.exists():
 _C.load_pack_path()
 
 from tvmops import _vmap, nn  # noqa: E402, F401
+from tvmops._calibrate import load_calibration as _load_calibration  # noqa: E402
 from tvmops._functional import addmm, bmm, linear, matmul, mm, mv  # noqa: E402
 from tvmops._inspect import Decision, Decisions, explain, kernels, load_pack, show_config  # noqa: E402
 from tvmops._modes import current_mode, mode, set_mode  # noqa: E402
-
-from tvmops._calibrate import load_calibration as _load_calibration  # noqa: E402
 
 _load_calibration()
 

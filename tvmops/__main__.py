@@ -39,7 +39,9 @@ def _calibrate(options: argparse.Namespace) -> int:
     def progress(kernel: str, done: int, total: int) -> None:
         if done == total or sys.stderr.isatty():
             end = "\n" if done == total else ""
-            print(f"\r{kernel}: {done}/{total} measurements, {time.monotonic() - start:.0f} s", end=end, file=sys.stderr)
+            print(
+                f"\r{kernel}: {done}/{total} measurements, {time.monotonic() - start:.0f} s", end=end, file=sys.stderr
+            )
 
     try:
         verdicts = _calibrate.calibrate(progress, thorough=options.thorough)

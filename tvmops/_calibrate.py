@@ -31,8 +31,8 @@ ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 512, 768)
 SIZES = (8, 16, 32, 64, 128, 256, 1024, 1536)
 # A kernel must win by this much to be chosen: about the noise of a median here.
 MARGIN = 1.02
-# In multiply-adds: larger products cost too much time to measure and go the way of the largest measured.
-LARGEST = 1 << 30
+# In multiply-adds: larger products take too long to measure and go the way of the largest measured.
+LARGEST, LARGEST_THOROUGH = 1 << 27, 1 << 30
 
 
 @dataclass(frozen=True)
@@ -149,6 +149,8 @@ def _judge(measured: list[dict[int, float]]) -> tuple[int, float]:
 def _buckets(dims: dict[str, int]) -> list[tuple[int, tuple[int, int] | None, int]]:
     """(plane, (n, k) bucket, row bucket) of every entry, in the order of a plan."""
     rows = range(len(ROWS))
+    if dims.get("M", -1) > 0:  # of a plan by rows only the entry of its own M is used
+        return [(0, None, row) for row in rows]
     if dims.get("N", -1) > 0 and dims.get("K", -1) > 0:
         return [(2, None, row) for row in rows]
     sizes = range(len(SIZES))
@@ -189,8 +191,12 @@ def measure_plan(
         for count in counts:
             with _threads(count):
                 for i, (plane, sizes, row) in enumerate(buckets):
-                    for m, n, k in _samples(row, sizes, dims.get("N", -1), dims.get("K", -1), thorough):
-                        if m * n * k <= LARGEST:
+                    samples = _samples(row, sizes, dims.get("N", -1), dims.get("K", -1), thorough)
+                    if dims.get("M", -1) > 0:
+                        inside = (ROWS[row - 1] if row else 0) < dims["M"] <= ROWS[row]
+                        samples = [(dims["M"], dims["N"], dims["K"])] if inside else []
+                    for m, n, k in samples:
+                        if m * n * k <= (LARGEST_THOROUGH if thorough else LARGEST):
                             measured[i].append(_ratios(plane, m, n, k, seconds))
                     done += 1
                     if progress:

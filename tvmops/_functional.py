@@ -21,9 +21,14 @@ _fast_matmul, _fast_mm, _fast_bmm, _fast_mv, _fast_linear = _C.matmul, _C.mm, _C
 _is_compiling = torch.compiler.is_compiling
 
 
-def _call(op: Any, *args: Any, **kwargs: Any) -> Any:
-    """``op``, with C++ warnings as Python warnings where they are not traced."""
-    return op(*args, **kwargs) if _is_compiling() else _C.call(op, *args, **kwargs)
+def _into(out: Tensor, op: Any, *args: Any, **kwargs: Any) -> Tensor:
+    """``op`` with its result in ``out``."""
+    if not _is_compiling():
+        return _C.call(op.out, *args, **kwargs, out=out)  # unlike op.out, this makes Python warnings of C++ warnings
+    result = op(*args, **kwargs)  # what returns its out= can't be traced, unless it is ATen's
+    if out.dtype != result.dtype:
+        raise RuntimeError(f"Expected out tensor to have dtype {result.dtype}, but got {out.dtype} instead")
+    return out.resize_(result.shape).copy_(result)
 
 
 def matmul(input: Tensor, other: Tensor, *, out: Tensor | None = None) -> Tensor:
@@ -42,7 +47,7 @@ def matmul(input: Tensor, other: Tensor, *, out: Tensor | None = None) -> Tensor
         RuntimeError: the shapes, dtypes or devices do not go together, in torch's words.
     """
     if out is not None:
-        return _call(_ops.matmul.out, input, other, out=out)
+        return _into(out, _ops.matmul, input, other)
     return _ops.matmul(input, other) if _is_compiling() else _fast_matmul(input, other)
 
 
@@ -53,7 +58,7 @@ def mm(input: Tensor, mat2: Tensor, *, out: Tensor | None = None) -> Tensor:
         RuntimeError: as :func:`torch.mm`.
     """
     if out is not None:
-        return _call(_ops.mm.out, input, mat2, out=out)
+        return _into(out, _ops.mm, input, mat2)
     return _ops.mm(input, mat2) if _is_compiling() else _fast_mm(input, mat2)
 
 
@@ -64,7 +69,7 @@ def bmm(input: Tensor, mat2: Tensor, *, out: Tensor | None = None) -> Tensor:
         RuntimeError: as :func:`torch.bmm`.
     """
     if out is not None:
-        return _call(_ops.bmm.out, input, mat2, out=out)
+        return _into(out, _ops.bmm, input, mat2)
     return _ops.bmm(input, mat2) if _is_compiling() else _fast_bmm(input, mat2)
 
 
@@ -75,7 +80,7 @@ def mv(input: Tensor, vec: Tensor, *, out: Tensor | None = None) -> Tensor:
         RuntimeError: as :func:`torch.mv`.
     """
     if out is not None:
-        return _call(_ops.mv.out, input, vec, out=out)
+        return _into(out, _ops.mv, input, vec)
     return _ops.mv(input, vec) if _is_compiling() else _fast_mv(input, vec)
 
 
@@ -102,7 +107,7 @@ def addmm(
         RuntimeError: as :func:`torch.addmm`.
     """
     if out is not None:
-        return _call(_ops.addmm.out, input, mat1, mat2, beta=beta, alpha=alpha, out=out)
+        return _into(out, _ops.addmm, input, mat1, mat2, beta=beta, alpha=alpha)
     return _ops.addmm(input, mat1, mat2, beta=beta, alpha=alpha)
 
 

@@ -19,6 +19,11 @@ from .pack import PackKernel
 _LEFT_OUT = ("points", "workload", "target", "knobs", "plan", "reason")
 
 
+def ships_here() -> bool:
+    """Whether kernels ship for this machine's architecture."""
+    return any(t.arch == platform.machine() for t in TARGETS.values())
+
+
 def default_targets() -> list[Target]:
     """The targets of the default pack: all of this machine's architecture.
 

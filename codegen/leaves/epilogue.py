@@ -41,7 +41,7 @@ def epilogue(name: str, n: int, activation: Callable[[Expr], Expr]) -> tirx.Prim
             T.reads(C[0:r, 0:n], bias[0:n], residual[0:r, 0:n])
             T.writes(C[0:r, 0:n])
             for j in T.vectorized(n):
-                shift[j] = T.float32(0)
+                shift[j] = T.float32(-0.0)  # which leaves even a -0.0 as it is
             if T.bitwise_and(flags, HAS_BIAS) != 0:
                 shift[T.ramp(0, 1, n)] = T.masked_load(
                     f"float32x{n}", bias, T.ramp(0, 1, n), T.ramp(0, 1, n) < T.broadcast(w, n)

@@ -13,9 +13,10 @@ from tvm.script import tirx as T
 from .lower import block_body, i32, leaf, prefetch, sequence
 
 
-def define(r: int, n: int) -> tirx.PrimFunc:
-    """The computation in TE: A [r, lda], B [K, ldb] -> acc [r, n], all float32."""
+def define(r: int, n: int, depth: int | None = None) -> tirx.PrimFunc:
+    """The computation in TE: A [r, lda], B [K, ldb] -> acc [r, n], all float32; K is ``depth`` if given, else symbolic."""
     lda, ldb, extent = (te.var(name, "int32") for name in ("lda", "ldb", "K"))
+    extent = extent if depth is None else depth
     a = te.placeholder((r, lda), name="A", dtype="float32")
     b = te.placeholder((extent, ldb), name="B", dtype="float32")
     k = te.reduce_axis((0, extent), name="k")
@@ -23,9 +24,9 @@ def define(r: int, n: int) -> tirx.PrimFunc:
     return te.create_prim_func([a, b, acc])
 
 
-def schedule(r: int, n: int) -> s_tir.Schedule:
+def schedule(r: int, n: int, depth: int | None = None) -> s_tir.Schedule:
     """k outermost, the rows unrolled, the columns in vector registers."""
-    sch = s_tir.Schedule(define(r, n))
+    sch = s_tir.Schedule(define(r, n, depth))
     block = sch.get_sblock("acc")
     i, j, k = sch.get_loops(block)
     sch.reorder(k, i, j)
@@ -68,11 +69,20 @@ def write_back(r: int, n: int) -> tirx.PrimFunc:
     return out
 
 
-def tile(name: str, r: int, n: int, distance: int) -> tirx.PrimFunc:
-    """The leaf. ``distance``: how many rows of B ahead of their use are prefetched; 0: none."""
-    multiply = schedule(r, n).mod["main"]
+def tile(name: str, r: int, n: int, distance: int, depth: int | None = None) -> tirx.PrimFunc:
+    """The leaf.
+
+    Args:
+        name: its symbol.
+        r: rows of the tile.
+        n: columns of the tile.
+        distance: how many rows of B ahead of their use are prefetched; 0: none.
+        depth: K if it is static; the argument ``K`` is then not read.
+    """
+    multiply = schedule(r, n, depth).mod["main"]
     a, b, acc = multiply.params
-    lda, ldb, extent = a.shape[1], b.shape[1], b.shape[0]
+    lda, ldb = a.shape[1], b.shape[1]
+    extent = b.shape[0] if depth is None else te.var("K", "int32")
     store = write_back(r, n)
     view, c, ldc, w, beta = store.params
     zero, loop = block_body(multiply).seq

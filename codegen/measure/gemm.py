@@ -34,6 +34,7 @@ SUITE = (
 )
 # The routes of csrc/drivers/gemm.h that a plan may take where B is not packed ahead of time; PLANNED: what it takes.
 PLANNED, ROUTES = -1, (1, 2, 3)
+SQUARE_ROUTES = (1, 2)
 LAYOUTS = ("row", "transposed", "transposed a", "packed")
 ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "relu": torch.relu,
@@ -63,6 +64,8 @@ def checks(workload: Workload, knobs: Mapping[str, int], seed: int) -> Iterator[
     """Ragged sizes around the tile's, and every epilogue."""
     if workload.dims["N"] is None:
         yield from _check_general(workload, knobs, seed)
+    elif workload.op == "matmul":
+        yield from _squares(workload, seed, SQUARE_ROUTES)
     else:
         yield from _check_linear(workload, knobs, seed)
 
@@ -75,6 +78,9 @@ def timings(workload: Workload, seed: int) -> Iterator[Case]:
             sizes = dict(zip("MNK", size, strict=True))
             a, b = map(torch.from_numpy, operator.inputs(workload, sizes, seed))
             yield Case(sizes, layout, *_calls(a, b, layout))
+        return
+    if workload.op == "matmul":
+        yield from _squares(workload, seed, (PLANNED,))
         return
     rows = [m for m in ROWS if operator.flops(_sizes(workload, m)) <= LARGEST]
     x, w, bias = map(torch.from_numpy, operator.inputs(workload, _sizes(workload, rows[-1]), seed))
@@ -94,6 +100,13 @@ def _linear_case(workload: Workload, x: Tensor, w: Tensor, bias: Tensor, exact: 
         lambda: torch.nn.functional.linear(x, w, bias),
         exact,
     )
+
+
+def _squares(workload: Workload, seed: int, routes: tuple[int, ...]) -> Iterator[Case]:
+    operator, sizes = ops.load(workload.op), _sizes(workload, 0)
+    arrays = operator.inputs(workload, sizes, seed)
+    a, b = map(torch.from_numpy, arrays)
+    yield Case(sizes, "row", *_calls(a, b, "row"), torch.from_numpy(operator.reference(*arrays)), routes)
 
 
 def _check_linear(workload: Workload, knobs: Mapping[str, int], seed: int) -> Iterator[Case]:

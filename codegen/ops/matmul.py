@@ -68,5 +68,6 @@ def space(workload: Workload, target: Target) -> Space:
 
 
 def workloads() -> list[Workload]:
-    """One for all sizes."""
-    return [Workload.parse("matmul(float32;M=*,N=*,K=*)")]
+    """One for all sizes, and small squares."""
+    squares = [f"M={n},N={n},K={n}" for n in (16, 32, 48, 64)]
+    return [Workload.parse(f"matmul(float32;{dims})") for dims in ("M=*,N=*,K=*", *squares)]

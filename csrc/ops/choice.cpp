@@ -53,6 +53,7 @@ struct Table {
   std::vector<std::unique_ptr<Bound>> bound;
   const Bound* general = nullptr;
   std::unordered_map<std::pair<int64_t, int64_t>, const Bound*, SizeHash> linear;  // by (N, K)
+  std::unordered_map<int64_t, const Bound*> square;                                // by M = N = K
 };
 
 std::mutex table_mutex;
@@ -82,13 +83,20 @@ const Table& rebuild() {
   auto table = std::make_unique<Table>();
   table->snapshot = registry.snapshot();
   table->generation = table->snapshot->generation();
-  for (const auto* kernel : table->snapshot->callable("matmul"))
-    if (std::string(kernel->table->driver) == "gemm" && !table->general) table->general = bind(*table, *kernel);
+  const auto dim = [](const runtime::Kernel& kernel, const char* name) {
+    const int64_t* value = runtime::find_dim(*kernel.table, name);
+    return value ? *value : -1;
+  };
+  for (const auto* kernel : table->snapshot->callable("matmul")) {
+    if (std::string(kernel->table->driver) != "gemm") continue;
+    const int64_t m = dim(*kernel, "M"), n = dim(*kernel, "N"), k = dim(*kernel, "K");
+    if (m > 0 && m == n && n == k && !table->square.count(m)) table->square[m] = bind(*table, *kernel);
+    if (m < 0 && n < 0 && k < 0 && !table->general) table->general = bind(*table, *kernel);
+  }
   for (const auto* kernel : table->snapshot->callable("linear")) {
     if (std::string(kernel->table->driver) != "gemm") continue;
-    const int64_t *n = runtime::find_dim(*kernel->table, "N"), *k = runtime::find_dim(*kernel->table, "K");
-    if (!n || !k || *n <= 0 || *k <= 0 || table->linear.count({*n, *k})) continue;
-    table->linear[{*n, *k}] = bind(*table, *kernel);
+    const int64_t n = dim(*kernel, "N"), k = dim(*kernel, "K");
+    if (n > 0 && k > 0 && !table->linear.count({n, k})) table->linear[{n, k}] = bind(*table, *kernel);
   }
   newest.store(table.get(), std::memory_order_release);
   return *table.release();
@@ -137,6 +145,10 @@ Choice choose_matmul(int64_t m, int64_t n, int64_t k, bool transposed_b) {
   const Table& t = table();
   if (!t.general) return {nullptr, Route::kAten, "no loaded kernel runs on this CPU"};
   if (m <= 0 || n <= 0 || k <= 0) return {nullptr, Route::kAten, "nothing to multiply"};
+  if (m == n && n == k && !transposed_b) {
+    const auto found = t.square.find(m);
+    if (found != t.square.end()) return by_plan(*found->second, true, 0, m, n, k, Route::kInPlace);
+  }
   return by_plan(*t.general, false, transposed_b, m, n, k, rule_of_thumb(m, transposed_b));
 }
 

@@ -72,6 +72,12 @@ bool wants_gradient(at::TensorList tensors) {
   return false;
 }
 
+bool all_meta(std::initializer_list<std::reference_wrapper<const at::Tensor>> tensors) {
+  if (c10::impl::tls_local_dispatch_key_set().included_.has(c10::DispatchKey::Meta)) return true;
+  return std::all_of(tensors.begin(), tensors.end(),
+                     [](const at::Tensor& t) { return t.key_set().has(c10::DispatchKey::Meta); });
+}
+
 std::string shape_text(at::ArrayRef<at::IntArrayRef> shapes) {
   std::ostringstream out;
   const char* between = "";

@@ -6,6 +6,7 @@
 #include <ATen/autocast_mode.h>
 #include <torch/library.h>
 
+#include <functional>
 #include <string>
 
 #include "drivers/gemm.h"
@@ -51,6 +52,10 @@ at::Tensor autocast(Function f, const Args&... args) {
   };
   return f(cast(args)...);
 }
+
+// Whether a Meta kernel may answer: operands of several devices come to it too, if one is meta. Fake tensors have keys
+// of the device they stand for.
+bool all_meta(std::initializer_list<std::reference_wrapper<const at::Tensor>> tensors);
 
 std::string shape_text(at::ArrayRef<at::IntArrayRef> shapes);
 

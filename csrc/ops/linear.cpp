@@ -165,8 +165,7 @@ Tensor linear_autograd(const Tensor& input, const Tensor& weight, const Optional
 Tensor linear_meta(const Tensor& input, const Tensor& weight, const OptionalTensor& bias, OptionalName activation,
                    const OptionalTensor& residual, bool) {
   const int index = activation_index(activation);
-  if (!input.key_set().has(c10::DispatchKey::Meta) || !weight.key_set().has(c10::DispatchKey::Meta))
-    return linear_aten(input, weight, bias, index, residual);  // the devices don't mix
+  if (!all_meta({input, weight})) return linear_aten(input, weight, bias, index, residual);
   TORCH_CHECK(input.dim() >= 1 && weight.dim() == 2, "linear: expected an input of at least one dimension and a 2D ",
               "weight, but they have ", input.dim(), " and ", weight.dim(), " dimensions");
   TORCH_CHECK(input.scalar_type() == weight.scalar_type(),

@@ -131,9 +131,19 @@ bool writable(const Tensor& out, at::IntArrayRef sizes, at::TensorList read) {
   return true;
 }
 
+// Whether `out` holds some of what is read. BLAS, and so ATen, would then read what it has already overwritten.
+bool overlaps(const Tensor& out, at::IntArrayRef sizes, at::TensorList read) {
+  if (!is_float32(out) || out.sizes() != sizes || at::has_internal_overlap(out) == at::MemOverlap::Yes) return false;
+  for (const auto& t : read)
+    if (at::get_overlap_status(out, t) != at::MemOverlapStatus::No) return true;
+  return false;
+}
+
 }  // namespace
 
 Tensor& mm_out_cpu(const Tensor& self, const Tensor& mat2, Tensor& out) {
+  if (mm_shapes(self, mat2) && overlaps(out, {self.size(0), mat2.size(1)}, {self, mat2}))
+    return out.copy_(mm_cpu(self, mat2));
   if (mm_shapes(self, mat2) && writable(out, {self.size(0), mat2.size(1)}, {self, mat2}) && row_major(out)) {
     const GemmProblem p = problem(self, mat2, leading_dimension(out));
     if (try_gemm("mm", {self.sizes(), mat2.sizes()}, p, existing(out))) return out;
@@ -177,6 +187,8 @@ Tensor bmm_cpu(const Tensor& self, const Tensor& mat2) {
 }
 
 Tensor& bmm_out_cpu(const Tensor& self, const Tensor& mat2, Tensor& out) {
+  if (bmm_shapes(self, mat2) && overlaps(out, {self.size(0), self.size(1), mat2.size(2)}, {self, mat2}))
+    return out.copy_(bmm_cpu(self, mat2));
   if (bmm_shapes(self, mat2) && writable(out, {self.size(0), self.size(1), mat2.size(2)}, {self, mat2}) &&
       row_major(out.select(0, 0))) {
     if (try_bmm(self, mat2, leading_dimension(out), out.stride(0), existing(out))) return out;
@@ -231,6 +243,8 @@ Tensor addmm_cpu(const Tensor& self, const Tensor& mat1, const Tensor& mat2, con
 
 Tensor& addmm_out_cpu(const Tensor& self, const Tensor& mat1, const Tensor& mat2, const at::Scalar& beta,
                       const at::Scalar& alpha, Tensor& out) {
+  if (mm_shapes(mat1, mat2) && overlaps(out, {mat1.size(0), mat2.size(1)}, {self, mat1, mat2}))
+    return out.copy_(addmm_cpu(self, mat1, mat2, beta, alpha));
   if (mm_shapes(mat1, mat2) && writable(out, {mat1.size(0), mat2.size(1)}, {self, mat1, mat2}) && row_major(out)) {
     if (try_addmm(self, mat1, mat2, beta, alpha, leading_dimension(out), existing(out))) return out;
   } else {
@@ -274,6 +288,7 @@ Tensor mv_cpu(const Tensor& self, const Tensor& vec) {
 }
 
 Tensor& mv_out_cpu(const Tensor& self, const Tensor& vec, Tensor& out) {
+  if (mv_shapes(self, vec) && overlaps(out, {self.size(0)}, {self, vec})) return out.copy_(mv_cpu(self, vec));
   if (mv_shapes(self, vec) && writable(out, {self.size(0)}, {self, vec}) && (out.stride(0) == 1 || out.size(0) == 1)) {
     if (try_mv(self, vec, existing(out))) return out;
   } else {

@@ -205,13 +205,6 @@ Tensor& matmul_out(const Tensor& self, const Tensor& other, Tensor& out) {
 
 Tensor meta_result(const Tensor& like, c10::SymIntArrayRef sizes) { return like.new_empty_symint(sizes); }
 
-// Operands of several devices come here too, if one is meta.
-bool all_meta(std::initializer_list<std::reference_wrapper<const Tensor>> tensors) {
-  for (const Tensor& t : tensors)
-    if (!t.key_set().has(c10::DispatchKey::Meta)) return false;
-  return true;
-}
-
 void check_dtypes(const char* op, const Tensor& a, const Tensor& b) {
   TORCH_CHECK(a.scalar_type() == b.scalar_type(), op, ": expected both operands to have the same dtype, but got ",
               a.scalar_type(), " and ", b.scalar_type());
