@@ -28,7 +28,9 @@ def _into(out: Tensor, op: Any, *args: Any, **kwargs: Any) -> Tensor:
     result = op(*args, **kwargs)  # what returns its out= can't be traced, unless it is ATen's
     if out.dtype != result.dtype:
         raise RuntimeError(f"Expected out tensor to have dtype {result.dtype}, but got {out.dtype} instead")
-    return out.resize_(result.shape).copy_(result)
+    if out.shape != result.shape:
+        out.resize_(result.shape)
+    return out.copy_(result)
 
 
 def matmul(input: Tensor, other: Tensor, *, out: Tensor | None = None) -> Tensor:
