@@ -53,10 +53,10 @@ def explain(fn: Callable[..., Any], *inputs: Any, **kwargs: Any) -> Decisions:
 def kernels() -> list[dict[str, Any]]:
     """Every kernel of every loaded pack, most preferred first.
 
-    Each entry has ``name``, ``op``, ``workload``, ``target``, ``driver``, ``params``, ``pack`` (where it came from),
-    ``usable`` (this machine runs it), ``shadowed`` (a later pack replaces it), ``serves`` (calls can come to it), ``dims``
-    (-1 is symbolic), ``plan`` (what to do at each size, empty for a rule of thumb), and what its manifest says: ``knobs``,
-    and the ``record`` it came from with times, ratios and machine.
+    Each entry has ``name``, ``op``, ``workload``, ``target``, ``driver``, ``dims`` (-1 is symbolic), ``params``,
+    ``pack`` (where it came from), ``usable`` (this machine runs it), ``shadowed`` (a later pack replaces it),
+    ``serves`` (calls can come to it), ``plan`` (what to do at each size, empty for a rule of thumb), and what its
+    manifest says: ``knobs``, and of the record it came from times, ratios and machine.
     """
     about = {}
     for origin, manifest in _C.packs():

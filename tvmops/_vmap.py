@@ -159,5 +159,13 @@ def _linear(
     return _padded(y, 0, max(rank, r_rank)) + _padded(residual, r_dim, max(rank, r_rank)), 0
 
 
-for _name, _rule in {"mm": _mm, "bmm": _bmm, "mv": _mv, "matmul": _matmul, "addmm": _addmm, "linear": _linear}.items():
+_RULES: dict[str, Callable[..., _Result]] = {
+    "mm": _mm,
+    "bmm": _bmm,
+    "mv": _mv,
+    "matmul": _matmul,
+    "addmm": _addmm,
+    "linear": _linear,
+}
+for _name, _rule in _RULES.items():
     torch.library.register_vmap(f"tvmops::{_name}", _rule)

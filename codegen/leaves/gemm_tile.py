@@ -14,7 +14,7 @@ from .lower import block_body, i32, leaf, prefetch, sequence
 
 
 def define(r: int, n: int, depth: int | None = None) -> tirx.PrimFunc:
-    """The computation in TE: A [r, lda], B [K, ldb] -> acc [r, n], all float32; K is ``depth`` if given, else symbolic."""
+    """The computation in TE: A [r, lda], B [K, ldb] -> acc [r, n], float32; K is ``depth`` if given, else symbolic."""
     lda, ldb, extent = (te.var(name, "int32") for name in ("lda", "ldb", "K"))
     extent = extent if depth is None else depth
     a = te.placeholder((r, lda), name="A", dtype="float32")

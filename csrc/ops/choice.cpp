@@ -123,7 +123,9 @@ Choice by_plan(const Bound& bound, bool static_nk, int64_t plane, int64_t m, int
     if (mode != Mode::kForce) return {nullptr, Route::kAten, "ATen is faster at this size by the plan"};
     route = thumb;
   }
-  return {bound.gemm.get(), route, nullptr};
+  if (mode == Mode::kForce) return {bound.gemm.get(), route, "a kernel applies; mode is force"};
+  if (bound.plan.empty()) return {bound.gemm.get(), route, "a kernel applies; never timed, so by a rule of thumb"};
+  return {bound.gemm.get(), route, "a kernel applies and wins at this size by the plan"};
 }
 
 }  // namespace
@@ -202,7 +204,7 @@ void record(Decision decision) {
 void record(const char* op, std::string shape, const Choice& choice) {
   if (!decisions) return;
   record(Decision{op, std::move(shape), choice ? choice.kernel->source->name : "", drivers::route_name(choice.route),
-                  choice.reason ? choice.reason : "a kernel applies and wins here by its plan"});
+                  choice.reason});
 }
 
 }  // namespace tvmops::ops

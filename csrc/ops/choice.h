@@ -21,11 +21,11 @@ int set_thread_mode(int mode);
 // For the calling thread: takes this route instead of the plan's, to time it; -1: the plan's again.
 void set_thread_route(int route);
 
-// What a call came to: kernel and route, or null and the reason.
+// What a call came to: kernel and route, or null; and why.
 struct Choice {
   const drivers::GemmKernel* kernel = nullptr;
   drivers::Route route = drivers::Route::kAten;
-  const char* reason = nullptr;
+  const char* reason = "";
   explicit operator bool() const { return kernel != nullptr; }
 };
 
