@@ -199,7 +199,7 @@ def main(
     json_path: Annotated[Path | None, typer.Option("--json", help="Also write the results to this file.")] = None,
 ) -> None:
     """Compare MiniLM-L6 with torch.nn.Linear and with tvmops.nn.Linear on real sentences."""
-    console = Console(highlight=False)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 150)
     try:
         counts = [int(t) for t in threads.split(",")] if threads else sorted({1, torch.get_num_threads()})
     except ValueError:

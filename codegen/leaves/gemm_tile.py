@@ -87,7 +87,6 @@ def tile(name: str, r: int, n: int, distance: int, depth: int | None = None) -> 
     view, c, ldc, w, beta = store.params
     zero, loop = block_body(multiply).seq
     ahead = [prefetch(b, [loop.loop_var + i32(distance), i32(j)]) for j in range(0, n, 16)] if distance else []
-    touch = [prefetch(c, [i32(i), i32(j)], locality=2) for i in range(r) for j in {0, n - 1}]
     loop = tirx.For(loop.loop_var, loop.min, loop.extent, loop.kind, sequence(*ahead, loop.body))
-    body = sequence(zero, *touch, loop, store.body)
+    body = sequence(zero, loop, store.body)
     return leaf(name, [a, b, c, extent, lda, ldb, ldc, w, beta], body, [acc], {view: acc})

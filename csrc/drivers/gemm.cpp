@@ -235,6 +235,11 @@ class Region {
     const int64_t w = width(panel);
     const auto kernel = w <= g_.narrow ? g_.tile_narrow[r] : g_.tile[r];
     float* c = p_.c + i * p_.ldc + panel * g_.nr;
+    for (int64_t row = 0; row < r; row++) {  // towards L2: its rows may share sets of L1
+      __builtin_prefetch(c + row * p_.ldc, 1, 2);
+      __builtin_prefetch(c + row * p_.ldc + w - 1, 1, 2);
+    }
+    // One call a chain: a loop over chains within the leaf was no faster (its registers spill).
     int64_t k = 0;
     do {  // K may be 0
       kernel(a.data + k, b.data + k * b.ld, c, as_int(std::min(chain_, depth - k)), as_int(a.ld), as_int(b.ld),
