@@ -163,7 +163,7 @@ def python(
 ) -> subprocess.CompletedProcess[str]:
     """Runs Python code in a process apart, from the repository's root, with variables set (or, if None, unset)."""
     variables = {k: v for k, v in os.environ.items() if not k.startswith("TVMOPS_")}
-    for name, value in (env or {}).items():
+    for name, value in {"TVMOPS_CALIBRATION": "off", **(env or {})}.items():
         variables.pop(name, None)
         if value is not None:
             variables[name] = value
