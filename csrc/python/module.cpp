@@ -31,8 +31,7 @@ py::list list_kernels() {
     entry["shadowed"] = kernel.shadowed;
     entry["serves"] = ops::serves(kernel.table);
     py::dict dims, params;
-    for (uint32_t i = 0; i < kernel.table->n_dims; i++)
-      dims[kernel.table->dims[i].name] = kernel.table->dims[i].value;
+    for (uint32_t i = 0; i < kernel.table->n_dims; i++) dims[kernel.table->dims[i].name] = kernel.table->dims[i].value;
     entry["dims"] = dims;
     for (uint32_t i = 0; i < kernel.table->n_params; i++)
       params[kernel.table->params[i].name] = kernel.table->params[i].value;

@@ -17,7 +17,8 @@ CpuFeatures with(CpuFeatures features, std::initializer_list<const char*> more) 
 }
 
 const CpuFeatures kV4 = with(kV3, {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"});
-const CpuFeatures kZen4 = with(kV4, {"avx512vnni", "avx512bf16"});
+const CpuFeatures kZen4 = with(kV4, {"avx512vnni", "avx512bf16", "avx512ifma", "avx512vbmi", "avx512vbmi2",
+                                     "avx512bitalg", "avx512vpopcntdq", "gfni", "vaes", "vpclmulqdq"});
 const CpuFeatures kSapphire = with(kZen4, {"avx512fp16", "amx_tile", "amx_int8", "amx_bf16"});
 const CpuFeatures kArm{{"asimd", "dotprod"}};
 
@@ -146,10 +147,26 @@ TEST(each_feature_has_its_own_bit) {
     int reg, bit;
   };
   const std::map<std::string, Bit> bits = {
-      {"avx2", {7, 0, 1, 5}},           {"avx512f", {7, 0, 1, 16}},   {"avx512vl", {7, 0, 1, 31}},
-      {"avx512vnni", {7, 0, 2, 11}},    {"avx512bf16", {7, 1, 0, 5}}, {"avx512fp16", {7, 0, 3, 23}},
-      {"amx_bf16", {7, 0, 3, 22}},      {"amx_tile", {7, 0, 3, 24}},  {"amx_int8", {7, 0, 3, 25}},
-      {"lzcnt", {0x80000001, 0, 2, 5}}, {"bmi1", {7, 0, 1, 3}},       {"bmi2", {7, 0, 1, 8}},
+      {"avx2", {7, 0, 1, 5}},
+      {"avx512f", {7, 0, 1, 16}},
+      {"avx512vl", {7, 0, 1, 31}},
+      {"avx512vnni", {7, 0, 2, 11}},
+      {"avx512bf16", {7, 1, 0, 5}},
+      {"avx512fp16", {7, 0, 3, 23}},
+      {"amx_bf16", {7, 0, 3, 22}},
+      {"amx_tile", {7, 0, 3, 24}},
+      {"amx_int8", {7, 0, 3, 25}},
+      {"avx512ifma", {7, 0, 1, 21}},
+      {"avx512vbmi", {7, 0, 2, 1}},
+      {"avx512vbmi2", {7, 0, 2, 6}},
+      {"gfni", {7, 0, 2, 8}},
+      {"vaes", {7, 0, 2, 9}},
+      {"vpclmulqdq", {7, 0, 2, 10}},
+      {"avx512bitalg", {7, 0, 2, 12}},
+      {"avx512vpopcntdq", {7, 0, 2, 14}},
+      {"lzcnt", {0x80000001, 0, 2, 5}},
+      {"bmi1", {7, 0, 1, 3}},
+      {"bmi2", {7, 0, 1, 8}},
   };
   for (const auto& [name, bit] : bits) {
     const Bit wanted = bit;
