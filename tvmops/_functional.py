@@ -131,7 +131,8 @@ def linear(
         activation: ``"relu"``, ``"gelu"`` (erf), ``"gelu_tanh"``, ``"silu"``, ``"sigmoid"``, ``"tanh"`` or None.
         residual: ``[..., N]``, added last.
         prepack: keep a copy of ``weight`` in the kernel's own layout between calls. It costs the memory of the weight
-            once more, is made at the first call, and is remade when the weight's version counter moves.
+            once more, is made at the first call, and is remade when the weight's version counter moves. For parameters
+            and buffers: a weight that is computed anew for each call is better read as it is.
 
     Returns:
         ``[..., N]``.
