@@ -14,7 +14,7 @@ MAKEFLAGS += --no-print-directory --no-builtin-rules
 
 PYTHON ?= python3
 DEMO_ARGS ?=
-BENCH_ARGS ?=
+BENCH_ARGS ?= all
 PYTEST_ARGS ?=
 
 # The environment must hold what constraints.txt says and nothing that the caller's shell brings along.

@@ -101,9 +101,7 @@ class Region {
     const bool packs = route_ == Route::kPack;
     float* packed = packs ? runtime::scratch<float>(kScratchB, columns * g_.nr * depth_) : nullptr;
     const bool row_major = p_.a.column == 1;
-    // Rows that start on the same cache set evict each other from L1; a copy has rows on different sets.
-    const bool collides = p_.a.row * int64_t{sizeof(float)} % 1024 == 0;
-    const bool copies = row_major && count > 2 && (g_.copy_a == 2 || (g_.copy_a == 1 && collides));
+    const bool copies = row_major && (g_.copy_a == 2 ? count > 2 : g_.copy_a == 1 && count > 1 && collides(p_.a.row));
     const int64_t group = row_major ? g_.mr : g_.mc / g_.mr * g_.mr;
     const int64_t rows = m1_ - m0_, groups = ceil_div(rows, group), ld = odd_lines(depth_);
     for (int64_t jc = p0_; jc < p1_; jc += columns) {
@@ -218,6 +216,12 @@ class Region {
     return w;
   }
 
+  // Whether rows this far apart fall on so few sets of an L1 of 64 sets that a tile of them evicts itself.
+  static bool collides(int64_t row) {
+    const int64_t rest = row * int64_t{sizeof(float)} % 2048;
+    return std::min(rest, 2048 - rest) < 40;
+  }
+
   // The `part`th of `parts` shares of the tile of A that starts at row i, towards L2: copying it will not wait for
   // memory.
   void prefetch_rows(int64_t i, int64_t k0, int64_t depth, int64_t part, int64_t parts) const {
@@ -291,7 +295,9 @@ Split split(const GemmKernel& kernel, const GemmProblem& p, Route route, int64_t
     const double m = std::max<int64_t>(ceil_div(p.m, rows), std::min<int64_t>(p.m, kernel.mr / 2 + 1));
     const double n = ceil_div(panels, columns) * kernel.nr;
     const double per_b = route == Route::kPack ? 12.0 : 2.0;
-    const double cost = m * n + 2.0 * m + per_b * n;
+    // Threads that share the rows of C share its pages too, and fault on each of a fresh one together.
+    const double shared = columns > 1 ? 8.0 * m * n / p.k : 0.0;
+    const double cost = m * n + 2.0 * m + per_b * n + shared;
     if (least < 0 || cost < least) least = cost, best = {rows, columns};
   }
   return best;

@@ -64,14 +64,16 @@ std::map<std::string, std::vector<uint8_t>>& plan_overrides() {
   return plans;
 }
 
+std::vector<uint8_t> plan_locked(const tvmops_kernel& kernel) {
+  const auto found = plan_overrides().find(kernel.name);
+  if (found != plan_overrides().end()) return found->second;
+  return {kernel.plan, kernel.plan + (kernel.plan ? kernel.n_plan : 0)};
+}
+
 const Bound* bind(Table& table, const runtime::Kernel& kernel) {
   auto b = std::make_unique<Bound>();
   b->gemm = std::make_unique<GemmKernel>(*kernel.table);
-  const auto found = plan_overrides().find(kernel.table->name);
-  if (found != plan_overrides().end())
-    b->plan = found->second;
-  else if (kernel.table->plan)
-    b->plan.assign(kernel.table->plan, kernel.table->plan + kernel.table->n_plan);
+  b->plan = plan_locked(*kernel.table);
   table.bound.push_back(std::move(b));
   return table.bound.back().get();
 }
@@ -184,6 +186,11 @@ bool serves(const tvmops_kernel* kernel) {
   for (const auto& b : table().bound)
     if (b->gemm->source == kernel) return true;
   return false;
+}
+
+std::vector<uint8_t> plan_of(const tvmops_kernel* kernel) {
+  const std::lock_guard<std::mutex> lock(table_mutex);
+  return plan_locked(*kernel);
 }
 
 void start_recording() { decisions = std::make_unique<std::vector<Decision>>(); }

@@ -42,6 +42,9 @@ void set_plan(const std::string& kernel, std::vector<uint8_t> plan);
 // Whether calls can come to this kernel: no other one is preferred for all of its sizes.
 bool serves(const tvmops_kernel* kernel);
 
+// The plan in use: the kernel's own, or what set_plan gave. Empty: a rule of thumb.
+std::vector<uint8_t> plan_of(const tvmops_kernel* kernel);
+
 // One decision, as tvmops.explain shows it.
 struct Decision {
   std::string op, shape, kernel, route, reason;

@@ -85,7 +85,7 @@ Tensor linear_cpu(const Tensor& input, const Tensor& weight, const OptionalTenso
     choice = choose_linear(m, n, k);
     if (choice) packed = packed_weight(weight, *choice.kernel);
   }
-  if (!packed && (!prepack || choice)) choice = choose_matmul(m, n, k, transposed);
+  if (!packed) choice = choose_matmul(m, n, k, transposed);
 
   c10::SmallVector<int64_t, 5> sizes(input.sizes().begin(), input.sizes().end());
   sizes.back() = n;

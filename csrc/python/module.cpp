@@ -36,7 +36,8 @@ py::list list_kernels() {
     for (uint32_t i = 0; i < kernel.table->n_params; i++)
       params[kernel.table->params[i].name] = kernel.table->params[i].value;
     entry["params"] = params;
-    entry["plan"] = py::bytes(reinterpret_cast<const char*>(kernel.table->plan), kernel.table->n_plan);
+    const auto plan = ops::plan_of(kernel.table);
+    entry["plan"] = py::bytes(reinterpret_cast<const char*>(plan.data()), plan.size());
     all.append(entry);
   }
   return all;

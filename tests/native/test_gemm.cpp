@@ -257,4 +257,3 @@ TEST(sizes_beyond_32_bits_do_not_fit) {
   p.b.row = 4, p.m = int64_t{1} << 40;
   CHECK(!drivers::fits(kernel, p));
 }
-
