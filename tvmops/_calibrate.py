@@ -161,7 +161,7 @@ def measure_plan(
     kernel: str,
     *,
     threads: Sequence[int] | None = None,
-    seconds: float = 0.002,
+    seconds: float = 0.004,
     thorough: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Verdict:
