@@ -41,7 +41,7 @@ struct GemmKernel {
 
   const tvmops_kernel* source;
   int64_t m = -1, n = -1, k = -1;  // static sizes; -1: any
-  int mr = 0, nr = 0, narrow = 0, wide = 0, lanes = 0;
+  int mr = 0, nr = 0, narrow = 0, wide = 0;
   int kc = 0, nc = 0, mc = 0;        // block sizes, in elements
   int chain = 0;                     // the longest run of k that is summed in one accumulator: bounds the error
   int skinny_rows = 0;               // up to this many rows B passes once, panel by panel
