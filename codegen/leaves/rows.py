@@ -1,0 +1,555 @@
+"""From a row program to leaves: vector loops over rows, unrolled, with masked ends.
+
+A :class:`Program` says what happens to a row of ``n`` elements in one or more passes: reduce it to scalars, compute
+with those, map it to outputs. Two leaves are made of it:
+
+- ``row``: the row is contiguous, and lanes run along it;
+- ``column``: ``rows`` neighbouring rows lie across the lanes, element i of each ``stride`` behind element i - 1. This is
+  how softmax over the first dimension of a matrix runs, without a transpose.
+
+Both have the prototype ``RowsFn`` of csrc/drivers/rows.h: MAX_OPERANDS pointers, as many strides in elements, rows, n,
+MAX_PARAMS floats. Low precision is storage: every operand is converted to float32 when loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from tvm import tirx
+from tvm.ir import Expr
+from tvm.script import tirx as T
+
+from . import storage
+from .lower import f32, i32, leaf, sequence
+
+MAX_OPERANDS, MAX_PARAMS = 8, 4
+# Additions in one accumulator before it is emptied into another: bounds the error of a long sum.
+CHAIN = 64
+
+Value = Callable[[Any], Expr]
+Role = Literal["row", "vector", "scalar", "partial"]
+
+
+@dataclass(frozen=True)
+class Operand:
+    """A pointer of the leaf.
+
+    Roles: ``row``, one element per element of the row; ``vector`` [n], the same for all rows; ``scalar``, one per row;
+    ``partial`` [n], float32, to which every row adds. ``dtype`` "data" is the storage dtype of the kernel.
+    """
+
+    name: str
+    role: Role = "row"
+    written: bool = False
+    dtype: str = "data"
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One walk along the row. Functions take a namespace: operands, values, scalars and params by name, ``j``, ``n``.
+
+    ``values`` are computed first, in order; ``reduce`` maps a name to ("sum" | "max" | "min" | "nanmax" | ..., term);
+    ``store`` writes row operands; ``add`` adds to partial ones.
+    """
+
+    values: Mapping[str, Value] = field(default_factory=dict)
+    reduce: Mapping[str, tuple[str, Value]] = field(default_factory=dict)
+    store: Mapping[str, Value] = field(default_factory=dict)
+    add: Mapping[str, Value] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Scalars:
+    """Computation once a row: ``values`` in order, then ``store`` to scalar operands."""
+
+    values: Mapping[str, Value] = field(default_factory=dict)
+    store: Mapping[str, Value] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Program:
+    """Operands, at most MAX_OPERANDS; float params, at most MAX_PARAMS; the steps."""
+
+    operands: tuple[Operand, ...]
+    steps: tuple[Pass | Scalars, ...]
+    params: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        assert len(self.operands) <= MAX_OPERANDS
+        assert len(self.params) <= MAX_PARAMS
+
+    def operand(self, name: str) -> Operand:
+        """By name."""
+        return next(o for o in self.operands if o.name == name)
+
+
+@dataclass(frozen=True)
+class _Reduction:
+    dtype: str
+    identity: float | int
+    combine: Callable[[Expr, Expr], Expr]
+
+
+def _nan_or(best: Callable[[Expr, Expr], Expr]) -> Callable[[Expr, Expr], Expr]:
+    """``best``, except that a NaN once met stays."""
+    return lambda a, x: tirx.Select(a != a, a, tirx.Select(x != x, x, best(a, x)))
+
+
+_INF = float("inf")
+REDUCTIONS: dict[str, _Reduction] = {
+    "sum": _Reduction("float32", 0.0, lambda a, x: a + x),
+    # NaN is not kept: for a maximum that is then subtracted from every element, which brings it back.
+    "max": _Reduction("float32", -_INF, tirx.max),
+    "nanmax": _Reduction("float32", -_INF, _nan_or(tirx.max)),
+    "nanmin": _Reduction("float32", _INF, _nan_or(tirx.min)),
+    "first": _Reduction("int32", 2**31 - 1, tirx.min),
+}
+
+
+class _Names:
+    """The namespace that a program's functions see."""
+
+    def __init__(self, resolve: Callable[[str], Expr]) -> None:
+        self._resolve = resolve
+
+    def __getattr__(self, name: str) -> Expr:
+        return self._resolve(name)
+
+
+def used(step: Pass | Scalars) -> set[str]:
+    """The names that a step reads."""
+    seen: set[str] = set()
+
+    def note(name: str) -> Expr:
+        seen.add(name)
+        return i32(0) if name == "j" else f32(1.0)
+
+    names = _Names(note)
+    functions = [*step.values.values(), *step.store.values()]
+    if isinstance(step, Pass):
+        functions += [*(f for _, f in step.reduce.values()), *step.add.values()]
+    for function in functions:
+        function(names)
+    return seen
+
+
+class _Emitter:
+    """Makes the body of one leaf."""
+
+    def __init__(self, program: Program, dtype: str, lanes: int, unroll: int, n: int | None, column: bool) -> None:
+        self.program, self.lanes, self.unroll, self.column = program, lanes, unroll, column
+        self.buffers, self.strides = [], []
+        for i in range(MAX_OPERANDS):
+            operand = program.operands[i] if i < len(program.operands) else None
+            kind = dtype if operand is None or operand.dtype == "data" else operand.dtype
+            self.buffers.append(tirx.decl_buffer((1,), storage.memory(kind), f"p{i}"))
+            self.strides.append(tirx.Var(f"s{i}", "int32"))
+        self.kinds = [dtype if o.dtype == "data" else o.dtype for o in program.operands]
+        self.rows, self.n_var = tirx.Var("rows", "int32"), tirx.Var("n", "int32")
+        self.n: Expr = self.n_var if n is None else i32(n)
+        self.params = [tirx.Var(f"f{i}", "float32") for i in range(MAX_PARAMS)]
+        self.local: list[tirx.Buffer] = []
+        self._cache: dict[tuple[str, int, str], tirx.Buffer] = {}
+        self.row = tirx.Var("row", "int32")
+        # Column form: where the tile starts, and how many vectors it has.
+        self.start: Expr = i32(0)
+        self.width = unroll
+
+    def stack(self, name: str, size: int, dtype: str = "float32") -> tirx.Buffer:
+        """A buffer on the stack, which LLVM turns into registers; the same one for the same name and size."""
+        key = (name, size, dtype)
+        if key not in self._cache:
+            self._cache[key] = tirx.decl_buffer((size,), dtype, name, scope="local")
+            self.local.append(self._cache[key])
+        return self._cache[key]
+
+    def vector(self, body: Callable[[tirx.Var], tirx.Stmt], lanes: int | None = None) -> tirx.Stmt:
+        """``body`` for every lane."""
+        lane = tirx.Var("l", "int32")
+        return tirx.For(lane, i32(0), i32(lanes or self.lanes), tirx.ForKind.VECTORIZED, body(lane))
+
+    def loop(self, name: str, extent: Expr, body: Callable[[tirx.Var], tirx.Stmt]) -> tirx.Stmt:
+        """A plain loop, left out where it is known to be empty."""
+        var = tirx.Var(name, "int32")
+        if isinstance(extent, tirx.IntImm) and int(extent) == 0:
+            return tirx.Evaluate(i32(0))
+        return tirx.For(var, i32(0), extent, tirx.ForKind.SERIAL, body(var))
+
+    # -- operands ------------------------------------------------------------------------------------------------
+
+    def place(self, index: int, j: Expr) -> Expr:
+        """Where element ``j`` of the current row is; of the first row of the current vector in column form.
+
+        The stride is always part of it, so that LLVM takes no alignment for granted: vectors have 0 there.
+        """
+        role = self.program.operands[index].role
+        if self.column:
+            column = self.start if role in ("row", "scalar") else i32(0)
+            return j * self.strides[index] + column if role != "scalar" else column + self.strides[index]
+        if role == "row":
+            return self.row * self.strides[index] + j
+        if role == "scalar":
+            return self.row + self.strides[index]
+        return j + self.strides[index]
+
+    def load(self, name: str, into: tirx.Buffer, place: Expr, mask: Expr | None) -> list[tirx.Stmt]:
+        """One vector of an operand, as float32 (or its own integers), into a buffer of ``lanes``."""
+        index = next(i for i, o in enumerate(self.program.operands) if o.name == name)
+        buffer, kind = self.buffers[index], self.kinds[index]
+        if mask is None:
+            return [
+                self.vector(
+                    lambda l: tirx.BufferStore(into, storage.load(kind, tirx.BufferLoad(buffer, [place + l])), [l])
+                )
+            ]
+        raw = self.stack("raw_" + kind, self.lanes, storage.memory(kind))
+        ramp = T.ramp(place, 1, self.lanes)
+        masked = T.masked_load(f"{storage.memory(kind)}x{self.lanes}", buffer, ramp, mask)
+        return [
+            tirx.BufferStore(raw, masked, [T.ramp(0, 1, self.lanes)]),
+            self.vector(lambda l: tirx.BufferStore(into, storage.load(kind, tirx.BufferLoad(raw, [l])), [l])),
+        ]
+
+    def save(self, name: str, value: Callable[[tirx.Var], Expr], place: Expr, mask: Expr | None) -> list[tirx.Stmt]:
+        """One vector to an operand."""
+        index = next(i for i, o in enumerate(self.program.operands) if o.name == name)
+        buffer, kind = self.buffers[index], self.kinds[index]
+        if mask is None:
+            return [self.vector(lambda l: tirx.BufferStore(buffer, storage.store(kind, value(l)), [place + l]))]
+        raw = self.stack("out_" + kind, self.lanes, storage.memory(kind))
+        lanes = T.ramp(0, 1, self.lanes)
+        return [
+            self.vector(lambda l: tirx.BufferStore(raw, storage.store(kind, value(l)), [l])),
+            tirx.Evaluate(
+                T.masked_store(buffer, tirx.BufferLoad(raw, [lanes]), T.ramp(place, 1, self.lanes), mask)
+            ),
+        ]
+
+    # -- names ---------------------------------------------------------------------------------------------------
+
+    def scalar(self, name: str, u: int, lane: Expr, dtype: str = "float32") -> Expr:
+        """A scalar of the row; in column form, of each lane's."""
+        if self.column:
+            return tirx.BufferLoad(self.stack("sc_" + name, self.width * self.lanes, dtype), [lane + i32(u * self.lanes)])
+        return tirx.BufferLoad(self.stack("sc_" + name, 1, dtype), [i32(0)])
+
+    def resolve(self, name: str, u: int, lane: Expr, j: Expr | None, values: set[str]) -> Expr:
+        """What a name stands for in lane ``lane`` of vector ``u``, at element ``j`` of the row."""
+        if name == "n":
+            return self.n.astype("float32")
+        if name == "j":
+            assert j is not None
+            return j if self.column else j + lane
+        if name in self.program.params:
+            return self.params[self.program.params.index(name)]
+        if name in values:
+            return tirx.BufferLoad(self.stack("v_" + name, self.lanes), [lane])
+        operand = next((o for o in self.program.operands if o.name == name), None)
+        if operand is None or operand.role == "scalar":
+            return self.scalar(name, u, lane, self.scalar_types.get(name, "float32"))
+        if self.column and operand.role == "vector":
+            return tirx.BufferLoad(self.stack("w_" + name, 1), [i32(0)])
+        return tirx.BufferLoad(self.stack("x_" + name, self.lanes), [lane])
+
+    # -- steps ---------------------------------------------------------------------------------------------------
+
+    def element(self, step: Pass, u: int, j: Expr, start: Expr, mask: Expr | None, target: str) -> list[tirx.Stmt]:
+        """What a pass does to one vector: vector ``u`` of a step of the loop, at element ``j``."""
+        names = used(step)
+        out: list[tirx.Stmt] = []
+        self.start = start
+        for i, o in enumerate(self.program.operands):
+            if o.name in names and o.role in ("row", "vector"):
+                out += self.load(o.name, self.stack("x_" + o.name, self.lanes), self.place(i, j), mask)
+        known: set[str] = set()
+
+        def view(lane: tirx.Var) -> _Names:
+            snapshot = set(known)
+            return _Names(lambda name: self.resolve(name, u, lane, j, snapshot))
+
+        for name, function in step.values.items():
+            buffer = self.stack("v_" + name, self.lanes)
+            out.append(
+                self.vector(lambda l, b=buffer, f=function: tirx.BufferStore(b, f(view(l)), [l]))  # type: ignore[misc]
+            )
+            known.add(name)
+        for name, (kind, term) in step.reduce.items():
+            reduction = REDUCTIONS[kind]
+            acc = self.accumulator(name, kind, target)
+
+            def add(l: tirx.Var, acc=acc, term=term, reduction=reduction) -> tirx.Stmt:  # type: ignore[no-untyped-def]
+                at = l + i32(u * self.lanes)
+                before = tirx.BufferLoad(acc, [at])
+                value = reduction.combine(before, term(view(l)))
+                if mask is not None and not self.column:
+                    value = tirx.Select(l < self.tail, value, before)
+                return tirx.BufferStore(acc, value, [at])
+
+            out.append(self.vector(add))
+        for name, function in step.store.items():
+            i = next(i for i, o in enumerate(self.program.operands) if o.name == name)
+            out += self.save(name, lambda l, f=function: f(view(l)), self.place(i, j), mask)  # type: ignore[misc]
+        for name, function in step.add.items():
+            i = next(i for i, o in enumerate(self.program.operands) if o.name == name)
+            total = self.stack("x_" + name, self.lanes)
+            out += self.load(name, total, self.place(i, j), mask)
+            out += self.save(
+                name,
+                lambda l, t=total, f=function: tirx.BufferLoad(t, [l]) + f(view(l)),  # type: ignore[misc]
+                self.place(i, j),
+                mask,
+            )
+        return out
+
+    def accumulator(self, name: str, kind: str, which: str) -> tirx.Buffer:
+        """``which``: "acc", or "tot" for what chains of a sum are emptied into."""
+        return self.stack(f"{which}_{name}", self.width * self.lanes, REDUCTIONS[kind].dtype)
+
+    def clear(self, step: Pass, which: str, only: str | None = None) -> list[tirx.Stmt]:
+        """Identities into the accumulators."""
+        out = []
+        for name, (kind, _) in step.reduce.items():
+            if only and kind != only:
+                continue
+            reduction, acc = REDUCTIONS[kind], self.accumulator(name, kind, which)
+            identity = tirx.const(reduction.identity, reduction.dtype)
+            for u in range(self.width):
+                out.append(
+                    self.vector(lambda l, a=acc, u=u, i=identity: tirx.BufferStore(a, i, [l + i32(u * self.lanes)]))  # type: ignore[misc]
+                )
+        return out
+
+    def empty(self, step: Pass) -> list[tirx.Stmt]:
+        """Moves the sums of a chain to the totals."""
+        out = []
+        for name, (kind, _) in step.reduce.items():
+            if kind != "sum":
+                continue
+            acc, total = self.accumulator(name, kind, "acc"), self.accumulator(name, kind, "tot")
+            for u in range(self.width):
+
+                def move(l: tirx.Var, u: int = u, acc=acc, total=total) -> tirx.Stmt:  # type: ignore[no-untyped-def]
+                    at = [l + i32(u * self.lanes)]
+                    return tirx.BufferStore(total, tirx.BufferLoad(total, at) + tirx.BufferLoad(acc, at), at)
+
+                out.append(self.vector(move))
+        return out + self.clear(step, "acc", "sum")
+
+    def walk(self, step: Pass, count: Expr, body: Callable[[Expr], list[tirx.Stmt]]) -> list[tirx.Stmt]:
+        """``body`` for 0 <= i < count, in chains where the pass sums."""
+        if not any(kind == "sum" for kind, _ in step.reduce.values()):
+            return [self.loop("i", count, lambda i: sequence(*body(i)))]
+        if isinstance(count, tirx.IntImm) and int(count) <= CHAIN:
+            return [self.loop("i", count, lambda i: sequence(*body(i))), *self.empty(step)]
+        chains = tirx.floordiv(count + i32(CHAIN - 1), i32(CHAIN))
+
+        def chain(c: tirx.Var) -> tirx.Stmt:
+            length = tirx.min(i32(CHAIN), count - c * i32(CHAIN))
+            return sequence(
+                self.loop("i", length, lambda i: sequence(*body(c * i32(CHAIN) + i))), *self.empty(step)
+            )
+
+        return [self.loop("c", chains, chain)]
+
+    def along(self, step: Pass) -> list[tirx.Stmt]:
+        """A pass along a contiguous row."""
+        block = self.lanes * self.unroll
+        full = tirx.floordiv(self.n, i32(block))
+        rest = tirx.floordiv(tirx.floormod(self.n, i32(block)), i32(self.lanes))
+        self.tail = tirx.floormod(self.n, i32(self.lanes))
+        zero = i32(0)
+        out = self.clear(step, "acc")
+        out += self.clear(step, "tot", "sum")
+
+        def main(i: Expr) -> list[tirx.Stmt]:
+            return [
+                s
+                for u in range(self.unroll)
+                for s in self.element(step, u, i * i32(block) + i32(u * self.lanes), zero, None, "acc")
+            ]
+
+        out += self.walk(step, full, main)
+        done = full * i32(block)
+        out.append(
+            self.loop(
+                "i", rest, lambda i: sequence(*self.element(step, 0, done + i * i32(self.lanes), zero, None, "acc"))
+            )
+        )
+        if not (isinstance(self.n, tirx.IntImm) and int(self.n) % self.lanes == 0):
+            lanes = T.ramp(0, 1, self.lanes)
+            mask = lanes < T.broadcast(self.tail, self.lanes)
+            last = self.element(step, 0, self.n - self.tail, zero, mask, "acc")
+            out.append(tirx.IfThenElse(self.tail > zero, sequence(*last), None))
+        out += self.empty(step)
+        for name, (kind, _) in step.reduce.items():
+            out += self.fold(name, kind)
+        return out
+
+    def fold(self, name: str, kind: str) -> list[tirx.Stmt]:
+        """The lanes of an accumulator to one scalar, in a fixed tree."""
+        reduction = REDUCTIONS[kind]
+        acc = self.accumulator(name, kind, "tot" if kind == "sum" else "acc")
+        out: list[tirx.Stmt] = []
+
+        def halve(width: int) -> tirx.Stmt:
+            def pair(l: tirx.Var) -> tirx.Stmt:
+                value = reduction.combine(tirx.BufferLoad(acc, [l]), tirx.BufferLoad(acc, [l + i32(width)]))
+                return tirx.BufferStore(acc, value, [l])
+
+            return self.vector(pair, width) if width > 1 else pair(i32(0))  # type: ignore[arg-type]
+
+        width = self.unroll * self.lanes
+        while width > self.lanes:  # vectors first
+            width -= self.lanes
+            at = width
+
+            def vectors(l: tirx.Var, at: int = at) -> tirx.Stmt:
+                value = reduction.combine(tirx.BufferLoad(acc, [l]), tirx.BufferLoad(acc, [l + i32(at)]))
+                return tirx.BufferStore(acc, value, [l])
+
+            out.append(self.vector(vectors))
+        while width > 1:
+            width //= 2
+            out.append(halve(width))
+        result = self.stack("sc_" + name, 1, reduction.dtype)
+        self.scalar_types[name] = reduction.dtype
+        out.append(tirx.BufferStore(result, tirx.BufferLoad(acc, [i32(0)]), [i32(0)]))
+        return out
+
+    def across(self, step: Pass, starts: Sequence[Expr], mask: Expr | None) -> list[tirx.Stmt]:
+        """A pass of a tile of rows that lie across the lanes."""
+        out = self.clear(step, "acc")
+        out += self.clear(step, "tot", "sum")
+        names = used(step)
+
+        def body(i: Expr) -> list[tirx.Stmt]:
+            out: list[tirx.Stmt] = []
+            for k, o in enumerate(self.program.operands):
+                if o.name in names and o.role == "vector":
+                    value = storage.load(self.kinds[k], tirx.BufferLoad(self.buffers[k], [i + self.strides[k]]))
+                    out.append(tirx.BufferStore(self.stack("w_" + o.name, 1), value, [i32(0)]))
+            for u, start in enumerate(starts):
+                out += self.element(step, u, i, start, mask, "acc")
+            return out
+
+        out += self.walk(step, self.n, body)
+        for name, (kind, _) in step.reduce.items():
+            acc = self.accumulator(name, kind, "tot" if kind == "sum" else "acc")
+            self.scalar_types[name] = REDUCTIONS[kind].dtype
+            result = self.stack("sc_" + name, self.width * self.lanes, REDUCTIONS[kind].dtype)
+            for u in range(self.width):
+
+                def keep(l: tirx.Var, u: int = u, acc=acc, result=result) -> tirx.Stmt:  # type: ignore[no-untyped-def]
+                    at = [l + i32(u * self.lanes)]
+                    return tirx.BufferStore(result, tirx.BufferLoad(acc, at), at)
+
+                out.append(self.vector(keep))
+        return out
+
+    def scalars(self, step: Scalars, starts: Sequence[Expr], mask: Expr | None) -> list[tirx.Stmt]:
+        """Computation once a row."""
+        out: list[tirx.Stmt] = []
+        lanes = self.lanes if self.column else 1
+
+        def each(body: Callable[[int, Expr], tirx.Stmt]) -> list[tirx.Stmt]:
+            if not self.column:
+                return [body(0, i32(0))]
+            return [self.vector(lambda l, u=u: body(u, l)) for u in range(self.width)]  # type: ignore[misc]
+
+        for name, function in step.values.items():
+            buffer = self.stack("sc_" + name, self.width * lanes if self.column else 1)
+
+            def compute(u: int, lane: Expr, f=function, b=buffer) -> tirx.Stmt:  # type: ignore[no-untyped-def]
+                value = f(_Names(lambda name: self.resolve(name, u, lane, None, set())))
+                return tirx.BufferStore(b, value, [lane + i32(u * self.lanes) if self.column else i32(0)])
+
+            out += each(compute)
+        for name, function in step.store.items():
+            k = next(i for i, o in enumerate(self.program.operands) if o.name == name)
+            kind, buffer = self.kinds[k], self.buffers[k]
+            for u, start in enumerate(starts):
+                self.start = start
+
+                def value(lane: Expr, u: int = u, f=function) -> Expr:  # type: ignore[no-untyped-def]
+                    return f(_Names(lambda name: self.resolve(name, u, lane, None, set())))
+
+                if self.column:
+                    out += self.save(name, value, self.place(k, i32(0)), mask)
+                else:
+                    stored = storage.store(kind, value(i32(0)))
+                    out.append(tirx.BufferStore(buffer, stored, [self.place(k, i32(0))]))
+        return out
+
+    def given(self, starts: Sequence[Expr], mask: Expr | None) -> list[tirx.Stmt]:
+        """Loads the scalar operands that are read."""
+        out: list[tirx.Stmt] = []
+        names = set().union(*(used(step) for step in self.program.steps))
+        for k, o in enumerate(self.program.operands):
+            if o.role != "scalar" or o.name not in names or o.written:
+                continue
+            kind = self.kinds[k]
+            if not self.column:
+                value = storage.load(kind, tirx.BufferLoad(self.buffers[k], [self.place(k, i32(0))]))
+                out.append(tirx.BufferStore(self.stack("sc_" + o.name, 1), value, [i32(0)]))
+                continue
+            for u, start in enumerate(starts):
+                self.start = start
+                one = self.stack("x_" + o.name, self.lanes)
+                out += self.load(o.name, one, self.place(k, i32(0)), mask)
+                whole = self.stack("sc_" + o.name, self.width * self.lanes)
+
+                def keep(l: tirx.Var, u: int = u, one=one, whole=whole) -> tirx.Stmt:  # type: ignore[no-untyped-def]
+                    return tirx.BufferStore(whole, tirx.BufferLoad(one, [l]), [l + i32(u * self.lanes)])
+
+                out.append(self.vector(keep))
+        return out
+
+    def tile(self, starts: Sequence[Expr], mask: Expr | None) -> tirx.Stmt:
+        """All steps, for a row or a tile of columns."""
+        self.scalar_types: dict[str, str] = {}
+        out = self.given(starts, mask)
+        for step in self.program.steps:
+            if isinstance(step, Scalars):
+                out += self.scalars(step, starts, mask)
+            elif self.column:
+                out += self.across(step, starts, mask)
+            else:
+                out += self.along(step)
+        return sequence(*out)
+
+    def body(self) -> tirx.Stmt:
+        """The leaf's body."""
+        if not self.column:
+            return tirx.For(self.row, i32(0), self.rows, tirx.ForKind.SERIAL, self.tile([i32(0)], None))
+        block = self.lanes * self.unroll
+        full = tirx.floordiv(self.rows, i32(block))
+        rest = tirx.floordiv(tirx.floormod(self.rows, i32(block)), i32(self.lanes))
+        self.tail = tirx.floormod(self.rows, i32(self.lanes))
+        self.width = self.unroll
+        out = [
+            self.loop(
+                "t", full, lambda t: self.tile([t * i32(block) + i32(u * self.lanes) for u in range(self.unroll)], None)
+            )
+        ]
+        self.width = 1
+        out.append(
+            self.loop("t", rest, lambda t: self.tile([full * i32(block) + t * i32(self.lanes)], None))
+        )
+        mask = T.ramp(0, 1, self.lanes) < T.broadcast(self.tail, self.lanes)
+        out.append(tirx.IfThenElse(self.tail > i32(0), self.tile([self.rows - self.tail], mask), None))
+        return sequence(*out)
+
+    def signature(self) -> list[tirx.Var]:
+        """As RowsFn."""
+        return [*self.buffers, *self.strides, self.rows, self.n_var, *self.params]
+
+
+def rows_leaf(
+    name: str, program: Program, dtype: str, lanes: int, unroll: int, n: int | None = None, *, column: bool = False
+) -> tirx.PrimFunc:
+    """The leaf ``name`` of a program, for ``dtype`` storage; ``n`` is compiled in if given."""
+    emitter = _Emitter(program, dtype, lanes, unroll, n, column)
+    body = emitter.body()
+    return leaf(name, emitter.signature(), body, emitter.local)
