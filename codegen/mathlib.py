@@ -6,7 +6,7 @@ expression. NaN propagates; infinities and zeros are right; a subnormal result m
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
 
 from tvm import tirx
 from tvm.ir import Expr
@@ -46,6 +46,92 @@ def exp(x: Expr) -> Expr:
     k_int = k.astype("int32")
     half = tirx.shift_right(k_int, i32(1))
     return (p * r * r + r + f32(1.0)) * power_of_two(half) * power_of_two(k_int - half)
+
+
+def copysign(magnitude: Expr, sign: Expr) -> Expr:
+    """The absolute value of ``magnitude`` with the sign of ``sign``."""
+    return tirx.call_llvm_pure_intrin("float32", "llvm.copysign", magnitude, sign)
+
+
+def fma(a: Expr, b: Expr, c: Expr) -> Expr:
+    """a b + c, rounded once."""
+    return tirx.call_llvm_pure_intrin("float32", "llvm.fma", a, b, c)
+
+
+def sqrt(x: Expr) -> Expr:
+    """The square root, correctly rounded: the instruction."""
+    return tirx.sqrt(x)
+
+
+def rsqrt(x: Expr) -> Expr:
+    """1 / sqrt(x), within 1.5 ULP."""
+    return f32(1.0) / tirx.sqrt(x)
+
+
+def expm1(x: Expr) -> Expr:
+    """e**x - 1 = (2**k (e**r - 1)) + (2**k - 1), with the reduction of :func:`exp`. The sum does not cancel.
+
+    Source: as :func:`exp`; the form is that of expm1 in fdlibm.
+    """
+    y = clamp(x, -20.0, 89.0)
+    k = tirx.floor(y * f32(1.4426950408889634) + f32(0.5))
+    r = y - k * f32(0.693359375) - k * f32(-2.12194440e-4)
+    p = polynomial(
+        r, (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1)
+    )
+    half = power_of_two(k.astype("int32") - i32(1))  # k may be 128
+    value = fma(half, p * r * r + r, half - f32(0.5))
+    return copysign(value + value, x)
+
+
+def _log(f: Expr, e: Expr) -> Expr:
+    """log(1 + f) + e ln 2 for f in [sqrt(1/2) - 1, sqrt(2) - 1]. Source: logf in Cephes."""
+    p = polynomial(
+        f,
+        (
+            7.0376836292e-2,
+            -1.1514610310e-1,
+            1.1676998740e-1,
+            -1.2420140846e-1,
+            1.4249322787e-1,
+            -1.6668057665e-1,
+            2.0000714765e-1,
+            -2.4999993993e-1,
+            3.3333331174e-1,
+        ),
+    )
+    z = f * f
+    low = fma(f * z, p, e * f32(-2.12194440e-4)) - f32(0.5) * z
+    return e * f32(0.693359375) + (f + low)
+
+
+def log(x: Expr) -> Expr:
+    """The natural logarithm: of the mantissa in [sqrt(1/2), sqrt(2)) as a polynomial, plus the exponent times ln 2.
+
+    Source: logf in Cephes.
+    """
+    small = x < f32(2.0**-126)
+    bits = tirx.reinterpret("int32", tirx.Select(small, x * f32(2.0**23), x))
+    e = tirx.shift_right(bits - i32(0x3F3504F3), i32(23))
+    m = tirx.reinterpret("float32", bits - tirx.shift_left(e, i32(23)))
+    value = _log(m - f32(1.0), (e - tirx.Select(small, i32(23), i32(0))).astype("float32"))
+    return _log_limits(value, x, f32(0.0))
+
+
+def log1p(x: Expr) -> Expr:
+    """log(1 + x), where what 1 + x loses is not lost: 2**-e (1 + x) - 1 is one fused multiplication and addition."""
+    bits = tirx.reinterpret("int32", x + f32(1.0))
+    e = tirx.shift_right(bits - i32(0x3F3504F3), i32(23))
+    scale = power_of_two(i32(2) - e)  # four times what it should be, as e may be 128
+    f = fma(scale, f32(0.25) * x, fma(scale, f32(0.25), f32(-1.0)))
+    value = copysign(_log(f, e.astype("float32")), x)
+    return _log_limits(value, x, f32(-1.0))
+
+
+def _log_limits(value: Expr, x: Expr, pole: Expr) -> Expr:
+    """The value of a logarithm with -inf at its pole, NaN below it and for NaN, infinity at infinity."""
+    value = tirx.Select(x < f32(math.inf), value, x)  # infinity and NaN
+    return tirx.Select(x > pole, value, tirx.Select(tirx.EQ(x, pole), f32(-math.inf), f32(math.nan)))
 
 
 def sigmoid(x: Expr) -> Expr:
@@ -96,34 +182,3 @@ def erf(x: Expr) -> Expr:
         ),
     )
     return clamp(x * p / q, -1.0, 1.0)
-
-
-def relu(x: Expr) -> Expr:
-    """max(x, 0)."""
-    return tirx.max(f32(0.0), x)
-
-
-def gelu(x: Expr) -> Expr:
-    """x Phi(x), with erf."""
-    return f32(0.5) * x * (f32(1.0) + erf(x * f32(0.7071067811865476)))
-
-
-def gelu_tanh(x: Expr) -> Expr:
-    """The tanh form of gelu, x sigmoid(2 sqrt(2/pi) (x + 0.044715 x**3)): Hendrycks and Gimpel, 2016."""
-    return x * sigmoid(f32(1.5957691216057308) * x * (f32(1.0) + f32(0.044715) * x * x))
-
-
-def silu(x: Expr) -> Expr:
-    """x sigmoid(x)."""
-    return x * sigmoid(x)
-
-
-ACTIVATIONS: dict[str, Callable[[Expr], Expr]] = {
-    "none": lambda x: x,
-    "relu": relu,
-    "gelu": gelu,
-    "gelu_tanh": gelu_tanh,
-    "silu": silu,
-    "sigmoid": sigmoid,
-    "tanh": tanh,
-}

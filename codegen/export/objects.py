@@ -19,7 +19,8 @@ _SOURCES = Path(__file__).resolve().parent.parent
 def source_hash() -> str:
     """A hash of the code that decides what a leaf becomes: the makers of leaves, their math, and TVM's version."""
     digest = hashlib.sha256(tvm.__version__.encode())
-    for path in sorted([*_SOURCES.glob("leaves/*.py"), _SOURCES / "mathlib.py", _SOURCES / "target.py"]):
+    files = [_SOURCES / f"{name}.py" for name in ("activations", "mathlib", "target")]
+    for path in sorted([*_SOURCES.glob("leaves/*.py"), *files]):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 

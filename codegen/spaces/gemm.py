@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from tvm import tirx
 
-from .. import mathlib
+from .. import activations
 from ..leaves import epilogue, gemm_dot, gemm_tile, pack
 from ..target import Target
 from ..workload import Workload
@@ -158,7 +158,7 @@ class GemmSpace:
         add(f"pack_rows.{nr}", "", pack.pack_rows, nr)
         add("copy", "", pack.copy, v)
         add("transpose", "", pack.transpose, v)
-        for activation, function in mathlib.ACTIVATIONS.items():
+        for activation, function in activations.ACTIVATIONS.items():
             add(f"epilogue.{activation}", f"_{nr}", epilogue.epilogue, nr, function)
         unique = {leaf.name: leaf for leaf in leaves}
         return list(unique.values())

@@ -12,7 +12,7 @@ import torch
 from tvm import tirx
 
 import tvmops
-from codegen import mathlib
+from codegen import activations
 from codegen.errors import CodegenError
 from codegen.export import objects, symbols
 from codegen.leaves.epilogue import HAS_BIAS, HAS_RESIDUAL, epilogue
@@ -41,7 +41,7 @@ class Epilogues:
         self.target, self.n = find(target), find(target).lanes()
         leaves = [
             Leaf(name, f"epilogue_{name}", lambda name=name, f=f: epilogue(f"epilogue_{name}", self.n, f))
-            for name, f in mathlib.ACTIVATIONS.items()
+            for name, f in activations.ACTIVATIONS.items()
         ]
         self.object = objects.compile_leaves(leaves, self.target, directory)
         library = directory / "epilogues.so"
@@ -68,7 +68,7 @@ def epilogues(request, tmp_path_factory) -> Epilogues:
 
 
 def test_every_activation_is_checked():
-    assert EXACT.keys() == mathlib.ACTIVATIONS.keys() == ULPS.keys() | ABSOLUTE.keys()
+    assert EXACT.keys() == activations.ACTIVATIONS.keys() == ULPS.keys() | ABSOLUTE.keys()
 
 
 @pytest.mark.parametrize("name", EXACT)
