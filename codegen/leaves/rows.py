@@ -1,7 +1,6 @@
 """From a row program to leaves: vector loops over rows, unrolled, with masked ends.
 
-A :class:`Program` says what happens to a row of ``n`` elements in one or more passes: reduce it to scalars, compute
-with those, map it to outputs. Two leaves are made of it:
+Two leaves are made of a :class:`~codegen.program.Program`:
 
 - ``row``: the row is contiguous, and lanes run along it;
 - ``column``: ``rows`` neighbouring rows lie across the lanes, element i of each ``stride`` behind element i - 1. This is
@@ -13,126 +12,18 @@ MAX_PARAMS floats. Low precision is storage: every operand is converted to float
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
 
 from tvm import tirx
 from tvm.ir import Expr
 from tvm.script import tirx as T
 
+from ..program import MAX_OPERANDS, MAX_PARAMS, REDUCTIONS, Names, Pass, Program, Scalars, used
 from . import storage
 from .lower import f32, i32, leaf, sequence
 
-MAX_OPERANDS, MAX_PARAMS = 8, 4
 # Additions in one accumulator before it is emptied into another: bounds the error of a long sum.
 CHAIN = 64
-
-Value = Callable[[Any], Expr]
-Role = Literal["row", "vector", "scalar", "partial"]
-
-
-@dataclass(frozen=True)
-class Operand:
-    """A pointer of the leaf.
-
-    Roles: ``row``, one element per element of the row; ``vector`` [n], the same for all rows; ``scalar``, one per row;
-    ``partial`` [n], float32, to which every row adds. ``dtype`` "data" is the storage dtype of the kernel.
-    """
-
-    name: str
-    role: Role = "row"
-    written: bool = False
-    dtype: str = "data"
-
-
-@dataclass(frozen=True)
-class Pass:
-    """One walk along the row. Functions take a namespace: operands, values, scalars and params by name, ``j``, ``n``.
-
-    ``values`` are computed first, in order; ``reduce`` maps a name to ("sum" | "max" | "min" | "nanmax" | ..., term);
-    ``store`` writes row operands; ``add`` adds to partial ones.
-    """
-
-    values: Mapping[str, Value] = field(default_factory=dict)
-    reduce: Mapping[str, tuple[str, Value]] = field(default_factory=dict)
-    store: Mapping[str, Value] = field(default_factory=dict)
-    add: Mapping[str, Value] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Scalars:
-    """Computation once a row: ``values`` in order, then ``store`` to scalar operands."""
-
-    values: Mapping[str, Value] = field(default_factory=dict)
-    store: Mapping[str, Value] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Program:
-    """Operands, at most MAX_OPERANDS; float params, at most MAX_PARAMS; the steps."""
-
-    operands: tuple[Operand, ...]
-    steps: tuple[Pass | Scalars, ...]
-    params: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        assert len(self.operands) <= MAX_OPERANDS
-        assert len(self.params) <= MAX_PARAMS
-
-    def operand(self, name: str) -> Operand:
-        """By name."""
-        return next(o for o in self.operands if o.name == name)
-
-
-@dataclass(frozen=True)
-class _Reduction:
-    dtype: str
-    identity: float | int
-    combine: Callable[[Expr, Expr], Expr]
-
-
-def _nan_or(best: Callable[[Expr, Expr], Expr]) -> Callable[[Expr, Expr], Expr]:
-    """``best``, except that a NaN once met stays."""
-    return lambda a, x: tirx.Select(a != a, a, tirx.Select(x != x, x, best(a, x)))
-
-
-_INF = float("inf")
-REDUCTIONS: dict[str, _Reduction] = {
-    "sum": _Reduction("float32", 0.0, lambda a, x: a + x),
-    # NaN is not kept: for a maximum that is then subtracted from every element, which brings it back.
-    "max": _Reduction("float32", -_INF, tirx.max),
-    "nanmax": _Reduction("float32", -_INF, _nan_or(tirx.max)),
-    "nanmin": _Reduction("float32", _INF, _nan_or(tirx.min)),
-    "first": _Reduction("int32", 2**31 - 1, tirx.min),
-}
-
-
-class _Names:
-    """The namespace that a program's functions see."""
-
-    def __init__(self, resolve: Callable[[str], Expr]) -> None:
-        self._resolve = resolve
-
-    def __getattr__(self, name: str) -> Expr:
-        return self._resolve(name)
-
-
-def used(step: Pass | Scalars) -> set[str]:
-    """The names that a step reads."""
-    seen: set[str] = set()
-
-    def note(name: str) -> Expr:
-        seen.add(name)
-        return i32(0) if name == "j" else f32(1.0)
-
-    names = _Names(note)
-    functions = [*step.values.values(), *step.store.values()]
-    if isinstance(step, Pass):
-        functions += [*(f for _, f in step.reduce.values()), *step.add.values()]
-    for function in functions:
-        function(names)
-    return seen
 
 
 class _Emitter:
@@ -265,9 +156,9 @@ class _Emitter:
                 out += self.load(o.name, self.stack("x_" + o.name, self.lanes), self.place(i, j), mask)
         known: set[str] = set()
 
-        def view(lane: tirx.Var) -> _Names:
+        def view(lane: tirx.Var) -> Names:
             snapshot = set(known)
-            return _Names(lambda name: self.resolve(name, u, lane, j, snapshot))
+            return Names(lambda name: self.resolve(name, u, lane, j, snapshot))
 
         for name, function in step.values.items():
             buffer = self.stack("v_" + name, self.lanes)
@@ -462,7 +353,7 @@ class _Emitter:
             buffer = self.stack("sc_" + name, self.width * lanes if self.column else 1)
 
             def compute(u: int, lane: Expr, f=function, b=buffer) -> tirx.Stmt:  # type: ignore[no-untyped-def]
-                value = f(_Names(lambda name: self.resolve(name, u, lane, None, set())))
+                value = f(Names(lambda name: self.resolve(name, u, lane, None, set())))
                 return tirx.BufferStore(b, value, [lane + i32(u * self.lanes) if self.column else i32(0)])
 
             out += each(compute)
@@ -473,7 +364,7 @@ class _Emitter:
                 self.start = start
 
                 def value(lane: Expr, u: int = u, f=function) -> Expr:  # type: ignore[no-untyped-def]
-                    return f(_Names(lambda name: self.resolve(name, u, lane, None, set())))
+                    return f(Names(lambda name: self.resolve(name, u, lane, None, set())))
 
                 if self.column:
                     out += self.save(name, value, self.place(k, i32(0)), mask)

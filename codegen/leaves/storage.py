@@ -29,3 +29,8 @@ def store(dtype: str, value: Expr) -> Expr:
         rounded = tirx.shift_right(bits + tirx.const(0x7FFF, "uint32") + odd, sixteen)
         return tirx.Select(value != value, tirx.const(0x7FC0, "uint32"), rounded).astype("uint16")
     return value.astype(dtype)
+
+
+def size(dtype: str) -> int:
+    """Bytes of an element."""
+    return {"float32": 4, "bfloat16": 2, "float16": 2, "int32": 4, "int64": 8}[dtype]

@@ -1,5 +1,6 @@
-"""What is computed. One file an operator (family), each with the same members, found by name.
+"""What is computed. One file an operator or family, found by name.
 
+A file of one operator has the members below; that of a family has ``OPERATORS``, objects with these members by name.
 
 - ``definition(workload)``: the operator in TE, as the tensors of ``te.create_prim_func``; symbolic sizes are variables.
 - ``inputs(workload, sizes, seed)``: float arrays to run it on.
@@ -13,6 +14,7 @@ TVM is imported by ``definition`` and ``space`` alone, so that a process that on
 
 from __future__ import annotations
 
+import functools
 import importlib
 import pkgutil
 from collections.abc import Mapping, Sequence
@@ -50,20 +52,31 @@ class Operator(Protocol):
     def workloads(self) -> Sequence[Workload]: ...  # noqa: D102
 
 
+@functools.cache
+def _operators() -> dict[str, Operator]:
+    found: dict[str, Operator] = {}
+    for info in pkgutil.iter_modules(__path__):
+        if info.name.startswith("_"):
+            continue
+        module = importlib.import_module(f".{info.name}", __package__)
+        found |= getattr(module, "OPERATORS", None) or {info.name: cast(Operator, module)}
+    return found
+
+
 def all_ops() -> list[str]:
     """The names of all operators."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
+    return sorted(_operators())
 
 
 def load(op: str) -> Operator:
-    """The module of an operator.
+    """The operator of a name.
 
     Raises:
         CodegenError: no operator has this name.
     """
-    if op not in all_ops():
+    if op not in _operators():
         raise CodegenError(f"unknown operator {op!r}; known: {', '.join(all_ops())}")
-    return cast(Operator, importlib.import_module(f".{op}", __package__))
+    return _operators()[op]
 
 
 def shipped() -> list[Workload]:
@@ -78,9 +91,10 @@ def check(workload: Workload) -> Workload:
     Raises:
         CodegenError: they are not; says which.
     """
-    known = load(workload.op).workloads()[0]
-    if workload.dtype != known.dtype:
-        raise CodegenError(f"{workload.op} has no {workload.dtype} kernels, only {known.dtype}")
+    shipped_ones = load(workload.op).workloads()
+    known, dtypes = shipped_ones[0], dict.fromkeys(w.dtype for w in shipped_ones)
+    if workload.dtype not in dtypes:
+        raise CodegenError(f"{workload.op} has no {workload.dtype} kernels, only {', '.join(dtypes)}")
     if list(workload.dims) != list(known.dims):
         raise CodegenError(
             f"{workload.op} has the dimensions {','.join(known.dims)}, in this order, not {','.join(workload.dims)}"

@@ -11,6 +11,7 @@
 
 #include <cstdint>
 
+#include "drivers/activation.h"
 #include "runtime/abi.h"
 #include "runtime/parallel.h"
 
@@ -25,9 +26,6 @@ using PackRowsFn = void(const float* s, float* d, int k, int lds, int w);
 using CopyFn = void(const float* s, float* d, int rows, int cols, int lds, int ldd);
 using EpilogueFn = void(float* c, const float* bias, const float* residual, int r, int ldc, int ldr, int w, int flags,
                         float alpha, float beta);
-
-enum Activation : int { kNone, kRelu, kGelu, kGeluTanh, kSilu, kSigmoid, kTanh, kActivations };
-extern const char* const kActivationNames[kActivations];
 
 // How a call is computed; the values of a kernel's plan.
 enum class Route : uint8_t { kAten = 0, kInPlace = 1, kPack = 2, kDot = 3, kPrepacked = 4 };

@@ -1,49 +1,15 @@
 // Binding a kernel of the registry: leaves and params by name.
-#include <algorithm>
-#include <cstdlib>
-#include <cstring>
+#include <iterator>
 
+#include "drivers/binding.h"
 #include "drivers/gemm.h"
-#include "runtime/error.h"
-#include "runtime/registry.h"
 
 namespace tvmops::drivers {
-
-using runtime::Error;
-
-const char* const kActivationNames[kActivations] = {"none", "relu", "gelu", "gelu_tanh", "silu", "sigmoid", "tanh"};
 
 const char* route_name(Route route) {
   static const char* const names[] = {"aten", "in place", "pack", "dot", "prepacked"};
   return names[static_cast<int>(route)];
 }
-
-namespace {
-
-std::string describe(const tvmops_kernel& kernel) { return std::string("kernel ") + kernel.name; }
-
-template <class Fn>
-Fn* leaf(const tvmops_kernel& kernel, const std::string& name) {
-  const auto function = runtime::find_leaf(kernel, name);
-  if (!function) throw Error(describe(kernel) + ": leaf '" + name + "' is missing");
-  return reinterpret_cast<Fn*>(function);
-}
-
-int64_t param(const tvmops_kernel& kernel, const char* name, int64_t low, int64_t high) {
-  const int64_t* value = runtime::find_param(kernel, name);
-  if (!value) throw Error(describe(kernel) + ": param '" + name + "' is missing");
-  if (*value < low || *value > high)
-    throw Error(describe(kernel) + ": param '" + name + "' is " + std::to_string(*value) + ", not in [" +
-                std::to_string(low) + ", " + std::to_string(high) + "]");
-  return *value;
-}
-
-int64_t dim(const tvmops_kernel& kernel, const char* name) {
-  const int64_t* value = runtime::find_dim(kernel, name);
-  return value ? *value : -1;
-}
-
-}  // namespace
 
 GemmKernel::GemmKernel(const tvmops_kernel& kernel) : source(&kernel) {
   m = dim(kernel, "M");
@@ -85,10 +51,7 @@ GemmKernel::GemmKernel(const tvmops_kernel& kernel) : source(&kernel) {
   for (int a = 0; a < kActivations; a++)
     epilogue[a] = leaf<EpilogueFn>(kernel, std::string("epilogue.") + kActivationNames[a]);
 
-  const bool static_nk = n > 0 && k > 0;
-  if (kernel.plan && kernel.n_plan != plan_size(static_nk))
-    throw Error(describe(kernel) + ": its plan has " + std::to_string(kernel.n_plan) + " entries, not " +
-                std::to_string(plan_size(static_nk)));
+  check_plan(kernel, plan_size(n > 0 && k > 0));
 }
 
 namespace {
@@ -97,11 +60,6 @@ namespace {
 constexpr int64_t kRowBounds[] = {1, 2, 4, 8, 16, 32, 64, 128, 512};
 constexpr int64_t kSizeBounds[] = {8, 16, 32, 64, 128, 256, 1024};
 constexpr int64_t kRowBuckets = std::size(kRowBounds) + 1, kSizeBuckets = std::size(kSizeBounds) + 1;
-
-template <size_t count>
-int64_t bucket(const int64_t (&bounds)[count], int64_t value) {
-  return std::lower_bound(bounds, bounds + count, value) - bounds;
-}
 
 }  // namespace
 

@@ -1,4 +1,4 @@
-// Which kernel serves a call, or why ATen does.
+// Whether a kernel may serve a call, and the record of what was decided. Which kernel: gemm_choice.h, kernel_table.h.
 #ifndef TVMOPS_OPS_CHOICE_H_
 #define TVMOPS_OPS_CHOICE_H_
 
@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "drivers/gemm.h"
+#include "runtime/abi.h"
 
 namespace tvmops::ops {
 
@@ -20,30 +20,30 @@ int set_thread_mode(int mode);
 
 // For the calling thread: takes this route instead of the plan's, to time it; -1: the plan's again.
 void set_thread_route(int route);
-
-// What a call came to: kernel and route, or null; and why.
-struct Choice {
-  const drivers::GemmKernel* kernel = nullptr;
-  drivers::Route route = drivers::Route::kAten;
-  const char* reason = "";
-  explicit operator bool() const { return kernel != nullptr; }
-};
-
-// For C[m, n] = A @ B with B row-major or transposed in memory; batch only counts for what is worth starting threads.
-Choice choose_matmul(int64_t m, int64_t n, int64_t k, bool transposed_b);
-
-// The kernel that packs weights [n, k] for `linear`, and whether it wins for m rows of input.
-Choice choose_linear(int64_t m, int64_t n, int64_t k);
+int thread_route();
 
 // Replaces the plan of a kernel, by name, with this machine's own measurements. Throws runtime::Error if no kernel has
 // the name or the plan has the wrong size.
 void set_plan(const std::string& kernel, std::vector<uint8_t> plan);
 
+// The plan in use: the kernel's own, or what set_plan gave. Empty: a rule of thumb.
+std::vector<uint8_t> plan_of(const tvmops_kernel* kernel);
+
+// Grows with every pack loaded and every plan set: tables of bound kernels made at this generation are up to date.
+uint64_t choice_generation();
+
 // Whether calls can come to this kernel: no other one is preferred for all of its sizes.
 bool serves(const tvmops_kernel* kernel);
 
-// The plan in use: the kernel's own, or what set_plan gave. Empty: a rule of thumb.
-std::vector<uint8_t> plan_of(const tvmops_kernel* kernel);
+// Why a kernel or ATen serves a call, in the words of tvmops.explain.
+namespace reason {
+inline constexpr const char* kOff = "mode is off";
+inline constexpr const char* kNoKernel = "no loaded kernel runs on this CPU";
+inline constexpr const char* kSlower = "ATen is faster at this size by the plan";
+inline constexpr const char* kForced = "a kernel applies; mode is force";
+inline constexpr const char* kThumb = "a kernel applies; never timed, so by a rule of thumb";
+inline constexpr const char* kWins = "a kernel applies and wins at this size by the plan";
+}  // namespace reason
 
 // One decision, as tvmops.explain shows it.
 struct Decision {
@@ -54,7 +54,6 @@ void start_recording();
 std::vector<Decision> stop_recording();
 bool recording();
 void record(Decision decision);
-void record(const char* op, std::string shape, const Choice& choice);
 
 }  // namespace tvmops::ops
 

@@ -10,7 +10,7 @@
 #include <string>
 
 #include "drivers/gemm.h"
-#include "ops/choice.h"
+#include "ops/gemm_choice.h"
 #include "runtime/parallel.h"
 
 namespace tvmops::ops {

@@ -1,0 +1,103 @@
+"""What operators that are row programs have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..workload import Workload
+
+if TYPE_CHECKING:
+    from tvm import te
+
+    from ..program import Program
+    from ..spaces.space import Space
+    from ..target import Target
+
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+@dataclass(frozen=True)
+class RowsOperator:
+    """An operator that is a row program. See ``codegen/ops/__init__.py`` for the members.
+
+    ``make`` gives the program (or one per activation, by name); ``aten`` and ``ours`` are PyTorch's and this project's
+    call with the program's inputs as tensors. ``flat``: no element depends on another. ``column``: the row may also
+    lie along a dimension that is not the last.
+    """
+
+    name: str
+    make: Callable[[], Program | Mapping[str, Program]]
+    aten: Callable[..., object]
+    ours: Callable[..., object]
+    params: tuple[float, ...] = ()  # of the program, as ``aten`` and ``ours`` have them
+    lengths: tuple[int, ...] = ()  # row lengths worth a kernel of their own
+    flat: bool = False
+    column: bool = False
+    flops_per_element: int = 1
+    fill: Callable[[str, np.random.Generator, tuple[int, ...]], np.ndarray] | None = None
+
+    def variants(self) -> Mapping[str, Program]:
+        """The program by activation; "" where there is only one."""
+        made = self.make()
+        return made if isinstance(made, Mapping) else {"": made}
+
+    def definition(self, workload: Workload) -> list[te.Tensor]:
+        """The first program in TE: inputs, params of one element, outputs."""
+        from tvm import te
+
+        from .. import program
+
+        sizes = {name: te.var(name, "int32") if size is None else size for name, size in workload.dims.items()}
+        one = next(iter(self.variants().values()))
+        return program.definition(one, sizes.get("M", 1), sizes["N"], workload.dtype)
+
+    def inputs(self, workload: Workload, sizes: Mapping[str, int], seed: int) -> list[np.ndarray]:
+        """Standard normal, unless ``fill`` knows better."""
+        rng = np.random.default_rng(seed)
+        m, n = sizes.get("M", 1), sizes["N"]
+        shapes = {"row": (m, n), "vector": (n,), "scalar": (m,)}
+        program = next(iter(self.variants().values()))
+        arrays: list[np.ndarray] = []
+        for operand in program.operands:
+            if operand.written:
+                continue
+            shape = shapes[operand.role]
+            made = self.fill(operand.name, rng, shape) if self.fill else rng.standard_normal(shape, "float32")
+            arrays.append(made)
+        return arrays
+
+    def reference(self, *inputs: np.ndarray) -> np.ndarray:
+        """What ``aten`` gives in float64; the first result where there are several."""
+        import torch
+
+        tensors = (torch.from_numpy(x) for x in inputs)
+        result = self.aten(*(x.double() if x.is_floating_point() else x for x in tensors))
+        first = result[0] if isinstance(result, tuple) else result
+        return np.asarray(first.numpy())  # type: ignore[attr-defined]
+
+    def flops(self, sizes: Mapping[str, int]) -> int:
+        """About; these operators are bound by memory."""
+        return self.flops_per_element * sizes.get("M", 1) * sizes["N"]
+
+    def bytes(self, sizes: Mapping[str, int]) -> int:
+        """Every operand once, in float32."""
+        m, n = sizes.get("M", 1), sizes["N"]
+        elements = {"row": m * n, "vector": n, "partial": n, "scalar": m}
+        program = next(iter(self.variants().values()))
+        return sum(elements[o.role] * (8 if o.dtype == "int64" else 4) for o in program.operands)
+
+    def space(self, workload: Workload, target: Target) -> Space:
+        """The space of row programs."""
+        from ..spaces.rows import RowsSpace
+
+        return RowsSpace(workload, target, self.variants(), flat=self.flat, column=self.column)
+
+    def workloads(self) -> Sequence[Workload]:
+        """Every dtype, any length; and the lengths worth a kernel of their own."""
+        dims: list[dict[str, int | None]] = [{"N": None}] if self.flat else [{"M": None, "N": None}]
+        dims += [{"M": None, "N": n} for n in self.lengths]
+        return [Workload(self.name, dtype, d) for d in dims for dtype in DTYPES]

@@ -1,0 +1,189 @@
+"""Row programs: what is computed along the rows of a tensor, once, for every kernel and for its definition in TE.
+
+A :class:`Program` says what happens to a row of ``n`` elements in one or more passes: reduce it to scalars, compute
+with those, map it to outputs. ``leaves/rows.py`` makes vector code of it, :func:`definition` plain TE.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from tvm import te, tirx
+from tvm.ir import Expr
+
+from .leaves.lower import f32, i32
+
+MAX_OPERANDS, MAX_PARAMS = 8, 4
+Value = Callable[[Any], Expr]
+Role = Literal["row", "vector", "scalar", "partial"]
+
+
+@dataclass(frozen=True)
+class Operand:
+    """A pointer of the leaf.
+
+    Roles: ``row``, one element per element of the row; ``vector`` [n], the same for all rows; ``scalar``, one per row;
+    ``partial`` [n], float32, to which every row adds. ``dtype`` "data" is the storage dtype of the kernel.
+    """
+
+    name: str
+    role: Role = "row"
+    written: bool = False
+    dtype: str = "data"
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One walk along the row. Functions take a namespace: operands, values, scalars and params by name, ``j``, ``n``.
+
+    ``values`` are computed first, in order; ``reduce`` maps a name to ("sum" | "max" | "min" | "nanmax" | ..., term);
+    ``store`` writes row operands; ``add`` adds to partial ones.
+    """
+
+    values: Mapping[str, Value] = field(default_factory=dict)
+    reduce: Mapping[str, tuple[str, Value]] = field(default_factory=dict)
+    store: Mapping[str, Value] = field(default_factory=dict)
+    add: Mapping[str, Value] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Scalars:
+    """Computation once a row: ``values`` in order, then ``store`` to scalar operands."""
+
+    values: Mapping[str, Value] = field(default_factory=dict)
+    store: Mapping[str, Value] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Program:
+    """Operands, at most MAX_OPERANDS; float params, at most MAX_PARAMS; the steps."""
+
+    operands: tuple[Operand, ...]
+    steps: tuple[Pass | Scalars, ...]
+    params: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        assert len(self.operands) <= MAX_OPERANDS
+        assert len(self.params) <= MAX_PARAMS
+
+    def operand(self, name: str) -> Operand:
+        """By name."""
+        return next(o for o in self.operands if o.name == name)
+
+
+@dataclass(frozen=True)
+class Reduction:
+    dtype: str
+    identity: float | int
+    combine: Callable[[Expr, Expr], Expr]
+
+
+def _nan_or(best: Callable[[Expr, Expr], Expr]) -> Callable[[Expr, Expr], Expr]:
+    """``best``, except that a NaN once met stays."""
+    return lambda a, x: tirx.Select(a != a, a, tirx.Select(x != x, x, best(a, x)))
+
+
+_INF = float("inf")
+REDUCTIONS: dict[str, Reduction] = {
+    "sum": Reduction("float32", 0.0, lambda a, x: a + x),
+    # NaN is not kept: for a maximum that is then subtracted from every element, which brings it back.
+    "max": Reduction("float32", -_INF, tirx.max),
+    "nanmax": Reduction("float32", -_INF, _nan_or(tirx.max)),
+    "nanmin": Reduction("float32", _INF, _nan_or(tirx.min)),
+    "first": Reduction("int32", 2**31 - 1, tirx.min),
+}
+
+
+class Names:
+    """The namespace that a program's functions see."""
+
+    def __init__(self, resolve: Callable[[str], Expr]) -> None:
+        self._resolve = resolve
+
+    def __getattr__(self, name: str) -> Expr:
+        return self._resolve(name)
+
+
+def used(step: Pass | Scalars) -> set[str]:
+    """The names that a step reads."""
+    seen: set[str] = set()
+
+    def note(name: str) -> Expr:
+        seen.add(name)
+        return i32(0) if name == "j" else f32(1.0)
+
+    names = Names(note)
+    functions = [*step.values.values(), *step.store.values()]
+    if isinstance(step, Pass):
+        functions += [*(f for _, f in step.reduce.values()), *step.add.values()]
+    for function in functions:
+        function(names)
+    return seen
+
+
+def definition(program: Program, rows: Expr | int, n: Expr | int, dtype: str = "float32") -> list[te.Tensor]:
+    """The program in TE: inputs in order, then params as tensors of one element, then what is written, in order.
+
+    Row operands are [rows, n], vector and partial ones [n], scalar ones [rows].
+    """
+    tensors: dict[str, te.Tensor] = {}
+    shapes = {"row": (rows, n), "vector": (n,), "partial": (n,), "scalar": (rows,)}
+    results: dict[str, te.Tensor] = {}
+    given: list[te.Tensor] = []
+    for o in program.operands:
+        if not o.written:
+            kind = dtype if o.dtype == "data" else o.dtype
+            tensors[o.name] = te.placeholder(shapes[o.role], kind, o.name)
+            given.append(tensors[o.name])
+    for name in program.params:
+        tensors[name] = te.placeholder((1,), "float32", name)
+        given.append(tensors[name])
+
+    def element(name: str, i: Expr, j: Expr | None) -> Expr:
+        if name == "n":
+            return (i32(n) if isinstance(n, int) else n).astype("float32")
+        if name == "j":
+            assert j is not None
+            return j
+        tensor = tensors[name]
+        if name in program.params:
+            return tensor[0]
+        if len(tensor.shape) == 2:
+            return tensor[i, j]
+        vector = any(o.name == name and o.role == "vector" for o in program.operands)
+        value = tensor[j] if vector else tensor[i]
+        return value if tensor.dtype == "int32" else value.astype("float32")
+
+    def names(i: Expr, j: Expr | None) -> Names:
+        return Names(lambda name: element(name, i, j))
+
+    def store(name: str, shape: tuple[Any, ...], compute: Callable[..., Expr]) -> None:
+        o = program.operand(name)
+        kind = dtype if o.dtype == "data" else o.dtype
+        results[name] = te.compute(shape, lambda *at: compute(*at).astype(kind), name)
+        tensors[name] = results[name]
+
+    for step in program.steps:
+        if isinstance(step, Scalars):
+            for name, f in step.values.items():
+                tensors[name] = te.compute((rows,), lambda i, f=f: f(names(i, None)), name)
+            for name, f in step.store.items():
+                store(name, (rows,), lambda i, f=f: f(names(i, None)))
+            continue
+        for name, f in step.values.items():
+            tensors[name] = te.compute((rows, n), lambda i, j, f=f: f(names(i, j)), name)
+        for name, f in step.store.items():
+            store(name, (rows, n), lambda i, j, f=f: f(names(i, j)))
+        for name, f in step.add.items():
+            r = te.reduce_axis((0, rows), "r")
+            results[name] = te.compute((n,), lambda j, f=f, r=r: te.sum(f(names(r.var, j)), axis=r), name)
+        for name, (kind, f) in step.reduce.items():
+            k = te.reduce_axis((0, n), "k")
+            reduction = REDUCTIONS[kind]
+            fold = te.comm_reducer(
+                reduction.combine, lambda t, x=reduction: tirx.const(x.identity, x.dtype), name=kind
+            )
+            tensors[name] = te.compute((rows,), lambda i, f=f, k=k, fold=fold: fold(f(names(i, k.var)), axis=k), name)
+    return [*given, *(results[o.name] for o in program.operands if o.written)]

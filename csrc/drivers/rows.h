@@ -1,0 +1,84 @@
+// Row programs: leaves that work on rows of a tensor, one or several passes each (codegen/leaves/rows.py), with threads,
+// blocks and streaming stores around them. Activations, softmax, normalisation and reductions all run through here.
+#ifndef TVMOPS_DRIVERS_ROWS_H_
+#define TVMOPS_DRIVERS_ROWS_H_
+
+#include <cstdint>
+
+#include "drivers/activation.h"
+#include "runtime/abi.h"
+#include "runtime/parallel.h"
+
+namespace tvmops::drivers {
+
+using runtime::ParallelFor;
+
+// Pointers and strides (in elements) of up to eight operands, rows, n, up to four parameters. What a program does not
+// have is null or 0.
+using RowsFn = void(void*, void*, void*, void*, void*, void*, void*, void*, int, int, int, int, int, int, int, int,
+                    int rows, int n, float, float, float, float);
+
+// row: an element per element of the row; vector: [n], the same for all rows; scalar: one per row; partial: [n],
+// float32, the sum over all rows.
+enum class Role : uint8_t { kRow, kVector, kScalar, kPartial };
+
+struct RowsOperand {
+  Role role;
+  bool written;
+  int bytes;  // of an element
+};
+
+// A kernel of the registry, bound.
+struct RowsKernel {
+  static constexpr int kMaxOperands = 8, kMaxParams = 4;
+
+  explicit RowsKernel(const tvmops_kernel& kernel);  // throws runtime::Error naming a leaf or param that is missing
+
+  const tvmops_kernel* source;
+  int64_t n = -1;  // static length of a row; -1: any
+  int operands = 0;
+  RowsOperand operand[kMaxOperands] = {};
+  bool flat = false;  // no element depends on another: where memory is contiguous, rows may be cut anywhere
+  // By activation; programs without one have only the first. The row is contiguous, or lies across neighbouring rows.
+  RowsFn* row[kActivations] = {};
+  RowsFn* column[kActivations] = {};
+  int64_t tile = 0;            // rows of a tile in column form
+  int64_t parallel_bytes = 0;  // below it one thread does it all
+  int64_t stream_bytes = 0;    // from it on, results bypass the caches
+  int64_t block_bytes = 0;     // what is computed before it is streamed out
+
+  bool by_size() const { return flat || n > 0; }  // see rows_plan_bucket
+};
+
+// A tensor seen as [outer, n, inner]: outer * inner rows of n elements, inner elements apart.
+struct RowsProblem {
+  struct Data {
+    void* data = nullptr;
+    int64_t stride = 0;  // of a row operand with inner == 1: from row to row, in elements
+  };
+
+  int64_t outer = 1, n = 1, inner = 1;
+  int variant = 0;  // an Activation
+  // In the kernel's order. With inner > 1 row operands are contiguous [outer, n, inner], scalar ones [outer, inner].
+  Data operand[RowsKernel::kMaxOperands];
+  float param[RowsKernel::kMaxParams] = {};
+
+  int64_t rows() const { return outer * inner; }
+};
+
+// Whether the kernel has the leaf that the problem needs, and its 32-bit indices reach every element.
+bool fits(const RowsKernel& kernel, const RowsProblem& problem);
+
+// Runs a problem that fits. A written operand may be the very memory of a row operand only if the program reads that in
+// no later pass. Partial operands are overwritten with the sums, or may be null; their bits don't depend on the number
+// of threads.
+void rows(const RowsKernel& kernel, const RowsProblem& problem, const ParallelFor& parallel);
+
+// The size bucket of a problem in a plan, and how many there are: by size alone for flat kernels and those of a static
+// n, else by form (row or column), length of the row, and size.
+int64_t rows_plan_bucket(bool by_size, bool column, int64_t n, int64_t elements);
+int64_t rows_plan_size(bool by_size);
+
+}  // namespace tvmops::drivers
+
+#endif  // TVMOPS_DRIVERS_ROWS_H_

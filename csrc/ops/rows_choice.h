@@ -1,0 +1,54 @@
+// Which row program serves a call, or why ATen does.
+#ifndef TVMOPS_OPS_ROWS_CHOICE_H_
+#define TVMOPS_OPS_ROWS_CHOICE_H_
+
+#include <ATen/ATen.h>
+
+#include <functional>
+#include <string>
+
+#include "drivers/rows.h"
+#include "ops/kernel_table.h"
+
+namespace tvmops::ops {
+
+struct RowsChoice {
+  const drivers::RowsKernel* kernel = nullptr;
+  const char* reason = "";
+  explicit operator bool() const { return kernel != nullptr; }
+};
+
+// For a tensor seen as [outer, n, inner], of a storage dtype that storage_of() gave.
+RowsChoice choose_rows(const OpKey& op, Storage storage, int64_t outer, int64_t n, int64_t inner);
+
+bool rows_serves(const tvmops_kernel* kernel);
+
+// Of a dtype that kernels read; kStorages for others.
+inline Storage storage_of(at::ScalarType dtype) {
+  switch (dtype) {
+    case at::kFloat:
+      return kFloat32;
+    case at::kBFloat16:
+      return kBfloat16;
+    case at::kHalf:
+      return kFloat16;
+    default:
+      return kStorages;
+  }
+}
+
+// A dense CPU tensor of a dtype that kernels read.
+inline bool is_readable(const at::Tensor& t) {
+  return storage_of(t.scalar_type()) != kStorages && t.layout() == at::kStrided && t.device().is_cpu() &&
+         !t.is_conj() && !t.is_neg();
+}
+
+// What a call came to, for tvmops.explain.
+void record(const OpKey& op, const at::Tensor& shape_of, const RowsChoice& choice);
+
+// Runs a problem by a kernel if one applies and wins, and records the decision; else says no, and ATen is to run.
+bool run_rows(const OpKey& op, const at::Tensor& self, const drivers::RowsProblem& problem);
+
+}  // namespace tvmops::ops
+
+#endif  // TVMOPS_OPS_ROWS_CHOICE_H_
