@@ -98,15 +98,14 @@ def _progress(*columns: Any) -> Iterator[Progress]:
 def _write(targets: list[Target], directories: list[Path], directory: Path) -> int:
     """Exports, with a progress bar. Returns how many kernels."""
     with _progress(BarColumn(), MofNCompleteColumn()) as bar:
-        task = bar.add_task("kernels", total=len(targets))
+        task = bar.add_task("machine code", total=None)
         kernels = selection.kernels(targets, directories)
 
-        def step(name: str) -> None:
-            done = bar.tasks[0].completed + (1 if bar.tasks[0].description != "kernels" else 0)
-            bar.update(task, description=f"machine code for {name}", completed=done)
+        def step(what: str, done: int, total: int) -> None:
+            bar.update(task, description=f"machine code: {what}", completed=done, total=total)
 
         pack.export(kernels, directory, step)
-        bar.update(task, description="machine code", completed=len(targets))
+        bar.update(task, description="machine code")
     return len(kernels)
 
 

@@ -1,26 +1,36 @@
-"""Leaves to machine code, one object a target, cached by content."""
+"""Leaves to machine code: an object per operator and target, cached by content, compiled side by side."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
 
 import tvm
 
+from .. import ops
+from ..errors import CodegenError
 from ..leaves import lower
 from ..spaces.space import Leaf
-from ..target import Target
+from ..target import Target, find
+from ..worker import Worker, WorkerError, serve
+from ..workload import Workload
 from . import symbols
 
 _SOURCES = Path(__file__).resolve().parent.parent
+# Seconds that the leaves of one operator may take to compile.
+LIMIT = 600.0
 
 
 def source_hash() -> str:
-    """A hash of the code that decides what a leaf becomes: the makers of leaves, their math, and TVM's version."""
+    """A hash of all that may have a say in what a leaf becomes: this package, and TVM's version."""
     digest = hashlib.sha256(tvm.__version__.encode())
-    files = [_SOURCES / f"{name}.py" for name in ("activations", "mathlib", "target")]
-    for path in sorted([*_SOURCES.glob("leaves/*.py"), *files]):
+    for path in sorted([*_SOURCES.glob("*.py"), *_SOURCES.glob("leaves/*.py"), *_SOURCES.glob("ops/*.py")]):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 
@@ -37,8 +47,10 @@ def compile_module(mod: tvm.IRModule, target: Target) -> tvm.runtime.Executable:
         return tvm.compile(mod, target=target.tvm_target())
 
 
-def compile_leaves(leaves: Iterable[Leaf], target: Target, directory: Path) -> Path:
-    """Writes ``leaves-{target}.o`` and ``.ll`` to ``directory`` unless they are there already, of the same content.
+def compile_leaves(leaves: Iterable[Leaf], target: Target, directory: Path, name: str = "") -> Path:
+    """Writes ``leaves-{target}[-{name}].o`` and ``.ll`` to ``directory`` unless they are there, of the same content.
+
+    The content is the same if neither sources nor symbols changed, or else if the leaves' TIR did not.
 
     Returns:
         The path of the object.
@@ -46,21 +58,103 @@ def compile_leaves(leaves: Iterable[Leaf], target: Target, directory: Path) -> P
     Raises:
         CodegenError: a leaf needs a symbol that leaves may not need.
     """
-    leaves = list(leaves)
-    names = sorted({leaf.symbol for leaf in leaves})
-    key = hashlib.sha256("\n".join([source_hash(), *names]).encode()).hexdigest()
-    path = directory / f"leaves-{target.name}.o"
+    unique = {leaf.symbol: leaf for leaf in leaves}
+    path = object_path(directory, target, name)
     stamp = path.with_suffix(".key")
-    if path.exists() and stamp.exists() and stamp.read_text() == key:
+    sources = hashlib.sha256("\n".join([source_hash(), *sorted(unique)]).encode()).hexdigest()
+    known = stamp.read_text().split() if path.exists() and stamp.exists() else ["", ""]
+    if known[0] == sources:
         return path
-    directory.mkdir(parents=True, exist_ok=True)
-    stamp.unlink(missing_ok=True)
-    executable = compile_module(module(leaves), target)
-    executable.mod.write_to_file(str(path))
-    symbols.check(path)
-    path.with_suffix(".ll").write_text(executable.mod.inspect_source("ll"))
-    stamp.write_text(key)
+    mod = module(unique.values())
+    tir = hashlib.sha256(f"{tvm.__version__} {target} {lower.PASS_CONFIG} {tvm.ir.save_json(mod)}".encode()).hexdigest()
+    if known[1] != tir:
+        directory.mkdir(parents=True, exist_ok=True)
+        stamp.unlink(missing_ok=True)
+        executable = compile_module(mod, target)
+        executable.mod.write_to_file(str(path))
+        symbols.check(path)
+        path.with_suffix(".ll").write_text(executable.mod.inspect_source("ll"))
+    stamp.write_text(f"{sources} {tir}\n")
     return path
+
+
+def object_path(directory: Path, target: Target, name: str = "") -> Path:
+    """Where :func:`compile_leaves` puts an object."""
+    return directory / f"leaves-{target.name}{'-' + name if name else ''}.o"
+
+
+@dataclass(frozen=True)
+class Group:
+    """The kernels of one operator on one target; leaves of the symbols in ``elsewhere`` are in another object."""
+
+    op: str
+    target: Target
+    choices: Sequence[tuple[Workload, Mapping[str, int]]]
+    elsewhere: frozenset[str] = frozenset()
+
+    def leaves(self) -> list[Leaf]:
+        """What goes into the object."""
+        found: dict[str, Leaf] = {}
+        for workload, knobs in self.choices:
+            for leaf in ops.load(workload.op).space(workload, self.target).apply(knobs):
+                if leaf.symbol not in self.elsewhere:
+                    found.setdefault(leaf.symbol, leaf)
+        return list(found.values())
+
+
+def compile_groups(groups: Sequence[Group], directory: Path, progress: Callable[[str], None]) -> list[Path]:
+    """Compiles groups, several at a time, each in a helper process; ``progress`` is told when one is done.
+
+    Returns:
+        The objects.
+
+    Raises:
+        CodegenError: a leaf could not be compiled, or needs a symbol that leaves may not need.
+    """
+    workers: SimpleQueue[Worker] = SimpleQueue()
+    everyone = [Worker(__name__) for _ in range(max(1, min(len(groups), os.cpu_count() or 1)))]
+    for worker in everyone:
+        workers.put(worker)
+
+    def one(group: Group) -> Path:
+        worker = workers.get()
+        try:
+            answer = worker.call(_request(group, directory), LIMIT)
+        except WorkerError as error:
+            answer = {"status": error.status, "reason": str(error)}
+        finally:
+            workers.put(worker)
+        if answer["status"] != "ok":
+            raise CodegenError(answer["reason"].removeprefix("CodegenError: "))
+        return object_path(directory, group.target, group.op)
+
+    try:
+        with ThreadPoolExecutor(len(everyone)) as pool:
+            pending = {pool.submit(one, group): group for group in groups}
+            for done in as_completed(pending):
+                done.result()
+                progress(f"{pending[done].op} for {pending[done].target.name}")
+            return [future.result() for future in pending]
+    finally:
+        for worker in everyone:
+            worker.close()
+
+
+def _request(group: Group, directory: Path) -> dict[str, Any]:
+    return {
+        "op": group.op,
+        "target": group.target.name,
+        "choices": [[workload.key, dict(knobs)] for workload, knobs in group.choices],
+        "elsewhere": sorted(group.elsewhere),
+        "directory": str(directory),
+    }
+
+
+def _answer(request: dict[str, Any]) -> dict[str, Any]:
+    choices = [(Workload.parse(key), knobs) for key, knobs in request["choices"]]
+    group = Group(request["op"], find(request["target"]), choices, frozenset(request["elsewhere"]))
+    compile_leaves(group.leaves(), group.target, Path(request["directory"]), group.op)
+    return {"status": "ok"}
 
 
 def compile_leaf(leaf: Leaf, target: Target, directory: Path) -> Path:
@@ -77,3 +171,7 @@ def compile_leaf(leaf: Leaf, target: Target, directory: Path) -> Path:
         symbols.check(unfinished)
         unfinished.replace(path)
     return path
+
+
+if __name__ == "__main__":
+    serve(_answer)

@@ -17,7 +17,7 @@ from ..spaces.space import Leaf
 from ..target import Target
 from ..workload import Workload
 from .manifest import manifest
-from .objects import compile_leaves
+from .objects import Group, compile_groups
 
 ABI_HEADER = "abi.h"
 # A linker script: a pack keeps all else to itself, so that tvm and other packs in the process may define the same.
@@ -109,23 +109,45 @@ def write_sources(kernels: Sequence[PackKernel], directory: Path) -> None:
     shutil.copyfile(abi_header(), directory / ABI_HEADER)
 
 
-def export(kernels: Sequence[PackKernel], directory: Path, progress: Callable[[str], None] = lambda _: None) -> None:
+def groups(kernels: Sequence[PackKernel]) -> list[Group]:
+    """The kernels by operator and target. A leaf that two operators share goes into the first's object."""
+    by_place: dict[tuple[str, str], list[PackKernel]] = {}
+    for k in kernels:
+        by_place.setdefault((k.target.name, k.workload.op), []).append(k)
+    found, placed = [], {k.target.name: set[str]() for k in kernels}
+    for (target, op), members in by_place.items():
+        own = {leaf.symbol for k in members for leaf in k.leaves}
+        choices = [(k.workload, k.knobs) for k in members]
+        found.append(Group(op, members[0].target, choices, frozenset(own & placed[target])))
+        placed[target] |= own
+    return [group for group in found if group.leaves()]
+
+
+def export(
+    kernels: Sequence[PackKernel], directory: Path, progress: Callable[[str, int, int], None] = lambda *_: None
+) -> None:
     """Writes what a machine without TVM needs to build the pack: objects, ``pack.c``, ``abi.h``, ``manifest.json``.
 
-    Beside each object lies its LLVM IR, to read. Objects of the same content are left as they are.
+    Beside each object lies its LLVM IR, to read. Objects of the same content are left as they are. ``progress`` is
+    called with what was done last, how much is done, and how much there is.
 
     Raises:
         CodegenError: a leaf needs a symbol that leaves may not need, or ``abi.h`` is missing.
         OSError: a file can't be written.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    targets = {k.target.name: k.target for k in kernels}
-    for name, target in targets.items():
-        progress(name)
-        compile_leaves([leaf for k in kernels if k.target.name == name for leaf in k.leaves], target, directory)
+    wanted = groups(kernels)
+    done = 0
+
+    def step(what: str) -> None:
+        nonlocal done
+        done += 1
+        progress(what, done, len(wanted))
+
+    kept = {path.stem for path in compile_groups(wanted, directory, step)}
     write_sources(kernels, directory)
     for stale in directory.glob("leaves-*.o"):
-        if stale.stem.removeprefix("leaves-") not in targets:
+        if stale.stem not in kept:
             for suffix in (".o", ".ll", ".key"):
                 stale.with_suffix(suffix).unlink(missing_ok=True)
 

@@ -263,11 +263,12 @@ class _Emitter:
 
         out += self.walk(step, full, main)
         done = full * i32(block)
-        out.append(
-            self.loop(
-                "i", rest, lambda i: sequence(*self.element(step, 0, done + i * i32(self.lanes), zero, None, "acc"))
+        if self.unroll > 1:
+            out.append(
+                self.loop(
+                    "i", rest, lambda i: sequence(*self.element(step, 0, done + i * i32(self.lanes), zero, None, "acc"))
+                )
             )
-        )
         if not (isinstance(self.n, tirx.IntImm) and int(self.n) % self.lanes == 0):
             lanes = T.ramp(0, 1, self.lanes)
             mask = lanes < T.broadcast(self.tail, self.lanes)
@@ -425,9 +426,8 @@ class _Emitter:
             )
         ]
         self.width = 1
-        out.append(
-            self.loop("t", rest, lambda t: self.tile([full * i32(block) + t * i32(self.lanes)], None))
-        )
+        if self.unroll > 1:
+            out.append(self.loop("t", rest, lambda t: self.tile([full * i32(block) + t * i32(self.lanes)], None)))
         mask = T.ramp(0, 1, self.lanes) < T.broadcast(self.tail, self.lanes)
         out.append(tirx.IfThenElse(self.tail > i32(0), self.tile([self.rows - self.tail], mask), None))
         return sequence(*out)

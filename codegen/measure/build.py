@@ -10,7 +10,7 @@ from ..export import objects, pack
 from ..spaces.space import Choice
 from ..target import Target, find
 from ..workload import Workload
-from .worker import serve
+from ..worker import serve
 
 
 def build(workload: Workload, target: Target, choice: Choice, directory: Path) -> Path:

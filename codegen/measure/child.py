@@ -21,7 +21,7 @@ from tvmops import _C
 from ..workload import Workload
 from . import gemm
 from .plan import measure_plan
-from .worker import serve
+from ..worker import serve
 
 # Relative Frobenius error against float64: at most so many times ATen's own, or this much where ATen's is next to none.
 ERROR_FACTOR = 2.0

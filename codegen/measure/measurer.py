@@ -15,7 +15,7 @@ from ..errors import CodegenError
 from ..spaces.space import Choice
 from ..target import Target
 from ..workload import Workload
-from .worker import Worker, WorkerError
+from ..worker import Worker, WorkerError
 
 _PACKAGE = __name__.rpartition(".")[0]
 # Seconds that a candidate may take to be built, and to be checked and timed.

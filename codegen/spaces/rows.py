@@ -54,7 +54,7 @@ class RowsSpace:
     def default(self) -> dict[str, int]:
         """What won on the machine that the shipped records come from, before any tuning."""
         return {
-            "unroll": 4,
+            "unroll": 1 if self.flat else 4,
             "unroll_column": 4 if self.column else 1,
             "parallel_bytes": 64 << 10,
             "stream_bytes": 24 << 20,

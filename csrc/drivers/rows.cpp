@@ -24,9 +24,9 @@ constexpr int64_t kLengthBuckets = std::size(kLengthBounds) + 1, kElementBuckets
 
 // Rows that add to partial sums are cut into at most so many blocks, of at least so many rows.
 constexpr int64_t kPartialBlocks = 64, kPartialRows = 16;
-constexpr int64_t kLine = 64;           // elements; flat work is cut at multiples
-constexpr int64_t kLongest = 1 << 20;   // elements of one flat call
-constexpr int64_t kReach = 1ll << 31;   // of the leaves' indices
+constexpr int64_t kLine = 64;          // elements; flat work is cut at multiples
+constexpr int64_t kLongest = 1 << 20;  // elements of one flat call
+constexpr int64_t kReach = 1ll << 31;  // of the leaves' indices
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }

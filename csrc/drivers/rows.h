@@ -1,5 +1,6 @@
-// Row programs: leaves that work on rows of a tensor, one or several passes each (codegen/leaves/rows.py), with threads,
-// blocks and streaming stores around them. Activations, softmax, normalisation and reductions all run through here.
+// Row programs: leaves that work on rows of a tensor, one or several passes each (codegen/leaves/rows.py), with
+// threads, blocks and streaming stores around them. Activations, softmax, normalisation and reductions all run through
+// here.
 #ifndef TVMOPS_DRIVERS_ROWS_H_
 #define TVMOPS_DRIVERS_ROWS_H_
 

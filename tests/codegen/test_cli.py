@@ -126,7 +126,7 @@ def test_build_makes_a_pack_once(tmp_path):
     assert "up to date" in good("build", "--target", "x86-64-v3", "--out", out)
     assert library.stat().st_mtime_ns == before.st_mtime_ns
     files = {path.name for path in (out / "export").iterdir()}
-    assert {"pack.c", "abi.h", "manifest.json", "leaves-x86-64-v3.o", "leaves-x86-64-v3.ll"} <= files
+    assert {"pack.c", "abi.h", "manifest.json", "leaves-x86-64-v3-linear.o", "leaves-x86-64-v3-linear.ll"} <= files
     manifest = json.loads((out / "export" / "manifest.json").read_text())
     assert "matmul(float32;M=*,N=*,K=*)@x86-64-v3" in [kernel["name"] for kernel in manifest["kernels"]]
 

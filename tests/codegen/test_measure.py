@@ -10,7 +10,7 @@ from codegen import ops
 from codegen.export import pack
 from codegen.measure import build as building
 from codegen.measure.measurer import LocalMeasurer, this_machine
-from codegen.measure.worker import Worker, WorkerError
+from codegen.worker import Worker, WorkerError
 from codegen.spaces.space import Choice
 from codegen.target import TARGETS, find
 from codegen.workload import Workload
