@@ -16,7 +16,7 @@ from tvmops import _C
 Number = int | float | bool | complex
 
 _ops = torch.ops.tvmops
-_C.set_operators(_ops.matmul, _ops.mm, _ops.bmm, _ops.mv, _ops.linear)
+_C.set_operators(_ops)
 _fast_matmul, _fast_mm, _fast_bmm, _fast_mv, _fast_linear = _C.matmul, _C.mm, _C.bmm, _C.mv, _C.linear
 _is_compiling = torch.compiler.is_compiling
 

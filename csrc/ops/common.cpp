@@ -1,8 +1,10 @@
 #include "ops/common.h"
 
+#include <ATen/EmptyTensor.h>
 #include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
 #include <c10/core/impl/LocalDispatchKeySet.h>
+#include <sys/mman.h>
 
 #include <algorithm>
 #include <sstream>
@@ -37,11 +39,26 @@ bool is_plain(const at::Tensor& t) {
   constexpr c10::DispatchKeySet usual({c10::DispatchKey::CPU, c10::DispatchKey::AutogradCPU,
                                        c10::DispatchKey::AutocastCPU, c10::DispatchKey::ADInplaceOrView});
   const auto* impl = t.unsafeGetTensorImpl();
-  if ((impl->key_set() | usual) != usual || impl->dtype() != caffe2::TypeMeta::Make<float>() ||
-      impl->has_symbolic_sizes_strides())
-    return false;
+  if ((impl->key_set() | usual) != usual || impl->has_symbolic_sizes_strides()) return false;
+  const auto dtype = t.scalar_type();
+  if (dtype != at::kFloat && dtype != at::kBFloat16 && dtype != at::kHalf) return false;
   if (c10::GradMode::is_enabled() && impl->requires_grad()) return false;
   return !has_tangent(t);
+}
+
+at::Tensor new_result(at::IntArrayRef sizes, at::ScalarType dtype) {
+  at::Tensor out(at::detail::empty_cpu(sizes, dtype, std::nullopt, std::nullopt, std::nullopt, std::nullopt));
+  advise_huge_pages(out);
+  return out;
+}
+
+void advise_huge_pages(const at::Tensor& fresh) {
+  constexpr uintptr_t kPage = 2 << 20;
+  if (fresh.nbytes() < 2 * kPage) return;
+  const auto begin = reinterpret_cast<uintptr_t>(fresh.const_data_ptr());
+  const uintptr_t first = (begin + kPage - 1) / kPage * kPage, last = (begin + fresh.nbytes()) / kPage * kPage;
+  // Advice: where the kernel has no huge pages, nothing is lost.
+  if (last > first) (void)madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
 }
 
 bool needs_aten_autograd(const char* op, at::TensorList tensors) {

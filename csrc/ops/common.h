@@ -18,8 +18,15 @@ namespace tvmops::ops {
 // ATen's intra-op pool, so that torch.set_num_threads and nesting hold.
 extern const runtime::ParallelFor kAtenParallel;
 
-// A dense float32 CPU tensor with nothing of Python, functorch, autograd or autocast to do on the way: neither a
-// subclass, nor wrapped, nor with a gradient or tangent wanted, in no mode. Its operator may be called right away.
+// An uninitialised, contiguous CPU tensor for a result. Of a large one, huge pages are asked for: the memory is new,
+// and its first touch otherwise costs as much as the computation.
+at::Tensor new_result(at::IntArrayRef sizes, at::ScalarType dtype);
+// The same for a tensor that was allocated otherwise and not touched yet.
+void advise_huge_pages(const at::Tensor& fresh);
+
+// A dense floating-point CPU tensor (float32, bfloat16, float16) with nothing of Python, functorch, autograd or
+// autocast to do on the way: neither a subclass, nor wrapped, nor with a gradient or tangent wanted, in no mode. Its
+// operator may be called right away.
 bool is_plain(const at::Tensor& tensor);
 // Whether a mode (autocast, functorch, a Python dispatch mode) wants to see every call.
 bool in_dispatch_mode();

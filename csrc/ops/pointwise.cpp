@@ -52,9 +52,10 @@ RowsProblem flat_problem(const Tensor& x, const Params& p) {
 }
 
 Tensor empty_alike(const Tensor& x) {
-  if (x.is_contiguous())
-    return at::detail::empty_cpu(x.sizes(), x.scalar_type(), std::nullopt, std::nullopt, std::nullopt, std::nullopt);
-  return at::detail::empty_strided_cpu(x.sizes(), x.strides(), x.scalar_type());
+  if (x.is_contiguous()) return new_result(x.sizes(), x.scalar_type());
+  const Tensor out = at::detail::empty_strided_cpu(x.sizes(), x.strides(), x.scalar_type());
+  advise_huge_pages(out);
+  return out;
 }
 
 // Whether f(x) was computed into `out`, which is walkable like x or x itself.

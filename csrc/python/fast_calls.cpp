@@ -1,12 +1,8 @@
 #include "python/fast_calls.h"
 
-#include <ATen/PythonTorchFunctionTLS.h>
-#include <torch/csrc/Exceptions.h>
-#include <torch/csrc/autograd/python_variable.h>
-
-#include "ops/common.h"
 #include "ops/linear.h"
 #include "ops/matmul.h"
+#include "python/fast_call.h"
 
 namespace tvmops::python {
 
@@ -14,35 +10,12 @@ namespace {
 
 using at::Tensor;
 
-enum Operator { kMatmul, kMm, kBmm, kMv, kLinear, kOperators };
-// torch.ops.tvmops.<name>, which serve every call that is not plain: modes, subclasses, gradients.
-PyObject* operators[kOperators] = {};
+Operator matmul_op("matmul"), mm_op("mm"), bmm_op("bmm"), mv_op("mv"), linear_op("linear");
 
-// A tensor that a kernel may read without asking anyone.
-bool plain(PyObject* object) { return THPVariable_CheckExact(object) && ops::is_plain(THPVariable_Unpack(object)); }
-
-bool intercepted() { return at::impl::torch_function_mode_enabled() || ops::in_dispatch_mode(); }
-
-PyObject* through_dispatcher(Operator op, PyObject* const* args, Py_ssize_t count) {
-  if (!operators[op]) {
-    PyErr_SetString(PyExc_RuntimeError, "tvmops is not initialised: import tvmops, not tvmops._C");
-    return nullptr;
-  }
-  return PyObject_Vectorcall(operators[op], args, count, nullptr);
-}
-
-// The GIL is let go of unless the work is over sooner than that takes.
-template <class Body>
-Tensor unlocked(int64_t work, Body&& body) {
-  if (work < 100'000) return body();
-  const pybind11::gil_scoped_release release;
-  return body();
-}
-
-template <Operator op, Tensor (*function)(const Tensor&, const Tensor&)>
+template <Operator& op, Tensor (*function)(const Tensor&, const Tensor&)>
 PyObject* binary(PyObject*, PyObject* const* args, Py_ssize_t count) {
   HANDLE_TH_ERRORS
-  if (count != 2 || !plain(args[0]) || !plain(args[1]) || intercepted()) return through_dispatcher(op, args, count);
+  if (count != 2 || !plain(args[0]) || !plain(args[1]) || intercepted()) return op(args, count);
   const Tensor &a = THPVariable_Unpack(args[0]), &b = THPVariable_Unpack(args[1]);
   const int64_t columns = b.dim() > 1 ? b.size(-1) : 1;
   return THPVariable_Wrap(unlocked(a.numel() * columns, [&] { return function(a, b); }));
@@ -55,12 +28,9 @@ PyObject* linear(PyObject*, PyObject* const* args, Py_ssize_t count) {
   const auto absent_or_plain = [](PyObject* object) { return object == Py_None || plain(object); };
   if (count != 6 || !plain(args[0]) || !plain(args[1]) || !absent_or_plain(args[2]) || !absent_or_plain(args[4]) ||
       !(args[3] == Py_None || PyUnicode_Check(args[3])) || intercepted())
-    return through_dispatcher(kLinear, args, count);
-  const auto optional = [](PyObject* object) {
-    return object == Py_None ? ops::OptionalTensor() : ops::OptionalTensor(THPVariable_Unpack(object));
-  };
+    return linear_op(args, count);
   const Tensor &input = THPVariable_Unpack(args[0]), &weight = THPVariable_Unpack(args[1]);
-  const ops::OptionalTensor bias = optional(args[2]), residual = optional(args[4]);
+  const ops::OptionalTensor bias = optional_tensor(args[2]), residual = optional_tensor(args[4]);
   std::optional<c10::string_view> activation;
   if (args[3] != Py_None) {
     Py_ssize_t length;
@@ -86,35 +56,36 @@ PyObject* call(PyObject*, PyObject* const* args, Py_ssize_t count, PyObject* nam
   END_HANDLE_TH_ERRORS
 }
 
+// set_operators(torch.ops.tvmops): every operator that a fast call may hand over to.
 PyObject* set_operators(PyObject*, PyObject* const* args, Py_ssize_t count) {
-  if (count != kOperators) {
-    PyErr_Format(PyExc_TypeError, "set_operators takes %d operators, got %zd", static_cast<int>(kOperators), count);
+  if (count != 1) {
+    PyErr_Format(PyExc_TypeError, "set_operators takes 1 argument, got %zd", count);
     return nullptr;
   }
-  for (int i = 0; i < kOperators; i++) {
-    Py_INCREF(args[i]);
-    Py_XSETREF(operators[i], args[i]);
+  for (Operator* op : Operator::all()) {
+    PyObject* const found = PyObject_GetAttrString(args[0], op->name().c_str());
+    if (!found) return nullptr;
+    op->set(found);
+    Py_DECREF(found);
   }
   Py_RETURN_NONE;
 }
 
-#define TVMOPS_FUNCTION(name, function, doc) \
-  {name, reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(function)), METH_FASTCALL, doc}
-
-PyMethodDef functions[] = {
-    TVMOPS_FUNCTION("matmul", (&binary<kMatmul, ops::matmul_plain>), "matmul(input, other)"),
-    TVMOPS_FUNCTION("mm", (&binary<kMm, ops::mm_cpu>), "mm(input, mat2)"),
-    TVMOPS_FUNCTION("bmm", (&binary<kBmm, ops::bmm_cpu>), "bmm(input, mat2)"),
-    TVMOPS_FUNCTION("mv", (&binary<kMv, ops::mv_cpu>), "mv(input, vec)"),
-    TVMOPS_FUNCTION("linear", &linear, "linear(input, weight, bias, activation, residual, prepack)"),
+FastCalls calls({
+    fast_function("matmul", &binary<matmul_op, ops::matmul_plain>, "matmul(input, other)"),
+    fast_function("mm", &binary<mm_op, ops::mm_cpu>, "mm(input, mat2)"),
+    fast_function("bmm", &binary<bmm_op, ops::bmm_cpu>, "bmm(input, mat2)"),
+    fast_function("mv", &binary<mv_op, ops::mv_cpu>, "mv(input, vec)"),
+    fast_function("linear", &linear, "linear(input, weight, bias, activation, residual, prepack)"),
     {"call", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(&call)), METH_FASTCALL | METH_KEYWORDS,
      "call(operator, *args, **kwargs)"},
-    TVMOPS_FUNCTION("set_operators", &set_operators, "set_operators(matmul, mm, bmm, mv, linear)"),
-    {nullptr, nullptr, 0, nullptr},
-};
+    fast_function("set_operators", &set_operators, "set_operators(torch.ops.tvmops)"),
+});
 
 }  // namespace
 
-void add_fast_calls(PyObject* module) { PyModule_AddFunctions(module, functions); }
+void add_fast_calls(PyObject* module) {
+  for (FastCalls* table : FastCalls::all()) PyModule_AddFunctions(module, table->functions());
+}
 
 }  // namespace tvmops::python

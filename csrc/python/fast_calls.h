@@ -1,4 +1,4 @@
-// The operators as CPython functions: straight to the kernel for plain tensors, else to the dispatcher.
+// The operators as CPython functions, see fast_call.h.
 #ifndef TVMOPS_PYTHON_FAST_CALLS_H_
 #define TVMOPS_PYTHON_FAST_CALLS_H_
 
@@ -6,7 +6,7 @@
 
 namespace tvmops::python {
 
-// Adds matmul, mm, bmm, mv, linear and set_operators to the module.
+// Adds those of every FastCalls to the module.
 void add_fast_calls(PyObject* module);
 
 }  // namespace tvmops::python
