@@ -6,7 +6,7 @@ with those, map it to outputs. ``leaves/rows.py`` makes vector code of it, :func
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -17,7 +17,7 @@ from .leaves.lower import f32, i32
 
 MAX_OPERANDS, MAX_PARAMS = 8, 4
 Value = Callable[[Any], Expr]
-Role = Literal["row", "vector", "scalar", "partial"]
+Role = Literal["row", "vector", "scalar", "partial", "scratch"]
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,8 @@ class Operand:
     """A pointer of the leaf.
 
     Roles: ``row``, one element per element of the row; ``vector`` [n], the same for all rows; ``scalar``, one per row;
-    ``partial`` [n], float32, to which every row adds. ``dtype`` "data" is the storage dtype of the kernel.
+    ``partial`` [n], float32, to which every row adds; ``scratch``, float32, what one pass stores for a later one to
+    load, in memory that the driver brings (``written``). ``dtype`` "data" is the storage dtype of the kernel.
     """
 
     name: str
@@ -39,13 +40,15 @@ class Pass:
     """One walk along the row. Functions take a namespace: operands, values, scalars and params by name, ``j``, ``n``.
 
     ``values`` are computed first, in order; ``reduce`` maps a name to ("sum" | "max" | "min" | "nanmax" | ..., term);
-    ``store`` writes row operands; ``add`` adds to partial ones.
+    ``store`` writes row and scratch operands; ``add`` adds to partial ones. ``prefetch`` names row operands of which
+    the next row is asked for meanwhile: for a pass that computes more than it reads.
     """
 
     values: Mapping[str, Value] = field(default_factory=dict)
     reduce: Mapping[str, tuple[str, Value]] = field(default_factory=dict)
     store: Mapping[str, Value] = field(default_factory=dict)
     add: Mapping[str, Value] = field(default_factory=dict)
+    prefetch: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,7 @@ class Program:
     def __post_init__(self) -> None:
         assert len(self.operands) <= MAX_OPERANDS
         assert len(self.params) <= MAX_PARAMS
+        assert sum(o.role == "scratch" for o in self.operands) <= 1
 
     def operand(self, name: str) -> Operand:
         """By name."""
@@ -150,14 +154,29 @@ def definition(program: Program, rows: Expr | int, n: Expr | int, dtype: str = "
         tensor = tensors[name]
         if name in program.params:
             return tensor[0]
-        if len(tensor.shape) == 2:
-            return tensor[i, j]
         vector = any(o.name == name and o.role == "vector" for o in program.operands)
-        value = tensor[j] if vector else tensor[i]
+        value = tensor[i, j] if len(tensor.shape) == 2 else tensor[j] if vector else tensor[i]
         return value if tensor.dtype == "int32" else value.astype("float32")
 
     def names(i: Expr, j: Expr | None) -> Names:
         return Names(lambda name: element(name, i, j))
+
+    # te.compute takes functions without default arguments: these bind what differs between turns of the loop below.
+    def row(f: Value) -> Callable[[Any], Expr]:
+        return lambda i: f(names(i, None))
+
+    def along(f: Value) -> Callable[[Any, Any], Expr]:
+        return lambda i, j: f(names(i, j))
+
+    def over_rows(f: Value) -> Callable[[Any], Expr]:
+        r = te.reduce_axis((0, rows), "r")
+        return lambda j: te.sum(f(names(r.var, j)), axis=r)
+
+    def over_row(kind: str, f: Value) -> Callable[[Any], Expr]:
+        k, reduction = te.reduce_axis((0, n), "k"), REDUCTIONS[kind]
+        identity = tirx.const(reduction.identity, reduction.dtype)
+        fold = te.comm_reducer(lambda a, x: reduction.combine(a, x), lambda _: identity, name=kind)
+        return lambda i: fold(f(names(i, k.var)), axis=k)
 
     def store(name: str, shape: tuple[Any, ...], compute: Callable[..., Expr]) -> None:
         o = program.operand(name)
@@ -168,22 +187,16 @@ def definition(program: Program, rows: Expr | int, n: Expr | int, dtype: str = "
     for step in program.steps:
         if isinstance(step, Scalars):
             for name, f in step.values.items():
-                tensors[name] = te.compute((rows,), lambda i, f=f: f(names(i, None)), name)
+                tensors[name] = te.compute((rows,), row(f), name)
             for name, f in step.store.items():
-                store(name, (rows,), lambda i, f=f: f(names(i, None)))
+                store(name, (rows,), row(f))
             continue
         for name, f in step.values.items():
-            tensors[name] = te.compute((rows, n), lambda i, j, f=f: f(names(i, j)), name)
+            tensors[name] = te.compute((rows, n), along(f), name)
         for name, f in step.store.items():
-            store(name, (rows, n), lambda i, j, f=f: f(names(i, j)))
+            store(name, (rows, n), along(f))
         for name, f in step.add.items():
-            r = te.reduce_axis((0, rows), "r")
-            results[name] = te.compute((n,), lambda j, f=f, r=r: te.sum(f(names(r.var, j)), axis=r), name)
+            results[name] = te.compute((n,), over_rows(f), name)
         for name, (kind, f) in step.reduce.items():
-            k = te.reduce_axis((0, n), "k")
-            reduction = REDUCTIONS[kind]
-            fold = te.comm_reducer(
-                reduction.combine, lambda t, x=reduction: tirx.const(x.identity, x.dtype), name=kind
-            )
-            tensors[name] = te.compute((rows,), lambda i, f=f, k=k, fold=fold: fold(f(names(i, k.var)), axis=k), name)
-    return [*given, *(results[o.name] for o in program.operands if o.written)]
+            tensors[name] = te.compute((rows,), over_row(kind, f), name)
+    return [*given, *(results[o.name] for o in program.operands if o.written and o.role != "scratch")]

@@ -15,12 +15,13 @@ from .spaces.space import Leaf
 
 
 def pick(kernel: PackKernel, name: str | None) -> Leaf:
-    """The leaf of that name, by default the full register tile, where the time goes.
+    """The leaf of that name, by default the one where the time goes: a GEMM's full register tile, else the first.
 
     Raises:
         CodegenError: the kernel has no such leaf.
     """
-    wanted = name or f"tile.{kernel.knobs['mr']}x{kernel.knobs['nr']}"
+    first = kernel.leaves[0].name
+    wanted = name or (f"tile.{kernel.knobs['mr']}x{kernel.knobs['nr']}" if "mr" in kernel.knobs else first)
     for leaf in kernel.leaves:
         if leaf.name == wanted:
             return leaf

@@ -20,7 +20,7 @@ from tvm.script import tirx as T
 
 from ..program import MAX_OPERANDS, MAX_PARAMS, REDUCTIONS, Names, Pass, Program, Scalars, used
 from . import storage
-from .lower import f32, i32, leaf, sequence
+from .lower import i32, leaf, prefetch, sequence
 
 # Additions in one accumulator before it is emptied into another: bounds the error of a long sum.
 CHAIN = 64
@@ -44,8 +44,9 @@ class _Emitter:
         self.local: list[tirx.Buffer] = []
         self._cache: dict[tuple[str, int, str], tirx.Buffer] = {}
         self.row = tirx.Var("row", "int32")
-        # Column form: where the tile starts, and how many vectors it has.
+        # Column form: where the current vector starts, which one of its tile it is, and how many the tile has.
         self.start: Expr = i32(0)
+        self.index = 0
         self.width = unroll
 
     def stack(self, name: str, size: int, dtype: str = "float32") -> tirx.Buffer:
@@ -77,6 +78,8 @@ class _Emitter:
         """
         role = self.program.operands[index].role
         if self.column:
+            if role == "scratch":
+                return j * self.strides[index] + i32(self.index * self.lanes)
             column = self.start if role in ("row", "scalar") else i32(0)
             return j * self.strides[index] + column if role != "scalar" else column + self.strides[index]
         if role == "row":
@@ -150,10 +153,12 @@ class _Emitter:
         """What a pass does to one vector: vector ``u`` of a step of the loop, at element ``j``."""
         names = used(step)
         out: list[tirx.Stmt] = []
-        self.start = start
+        self.start, self.index = start, u
         for i, o in enumerate(self.program.operands):
-            if o.name in names and o.role in ("row", "vector"):
+            if o.name in names and o.role in ("row", "vector", "scratch"):
                 out += self.load(o.name, self.stack("x_" + o.name, self.lanes), self.place(i, j), mask)
+            if o.name in step.prefetch and not self.column:
+                out.append(prefetch(self.buffers[i], [self.place(i, j) + self.strides[i]], write=o.written))
         known: set[str] = set()
 
         def view(lane: tirx.Var) -> Names:

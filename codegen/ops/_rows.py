@@ -39,10 +39,13 @@ class RowsOperator:
     column: bool = False
     flops_per_element: int = 1
     fill: Callable[[str, np.random.Generator, tuple[int, ...]], np.ndarray] | None = None
+    low: Callable[[], Program | Mapping[str, Program]] | None = (
+        None  # ``make`` for float16 and bfloat16, if not the same
+    )
 
-    def variants(self) -> Mapping[str, Program]:
+    def variants(self, dtype: str = "float32") -> Mapping[str, Program]:
         """The program by activation; "" where there is only one."""
-        made = self.make()
+        made = self.make() if dtype == "float32" or not self.low else self.low()
         return made if isinstance(made, Mapping) else {"": made}
 
     def definition(self, workload: Workload) -> list[te.Tensor]:
@@ -52,7 +55,7 @@ class RowsOperator:
         from .. import program
 
         sizes = {name: te.var(name, "int32") if size is None else size for name, size in workload.dims.items()}
-        one = next(iter(self.variants().values()))
+        one = next(iter(self.variants(workload.dtype).values()))
         return program.definition(one, sizes.get("M", 1), sizes["N"], workload.dtype)
 
     def inputs(self, workload: Workload, sizes: Mapping[str, int], seed: int) -> list[np.ndarray]:
@@ -86,7 +89,7 @@ class RowsOperator:
     def bytes(self, sizes: Mapping[str, int]) -> int:
         """Every operand once, in float32."""
         m, n = sizes.get("M", 1), sizes["N"]
-        elements = {"row": m * n, "vector": n, "partial": n, "scalar": m}
+        elements = {"row": m * n, "vector": n, "partial": n, "scalar": m, "scratch": 0}
         program = next(iter(self.variants().values()))
         return sum(elements[o.role] * (8 if o.dtype == "int64" else 4) for o in program.operands)
 
@@ -94,7 +97,7 @@ class RowsOperator:
         """The space of row programs."""
         from ..spaces.rows import RowsSpace
 
-        return RowsSpace(workload, target, self.variants(), flat=self.flat, column=self.column)
+        return RowsSpace(workload, target, self.variants(workload.dtype), flat=self.flat, column=self.column)
 
     def workloads(self) -> Sequence[Workload]:
         """Every dtype, any length; and the lengths worth a kernel of their own."""

@@ -15,7 +15,7 @@ namespace tvmops::drivers {
 namespace {
 
 constexpr int kMax = RowsKernel::kMaxOperands;
-enum ScratchSlot { kScratchPartial, kScratchStream };
+enum ScratchSlot { kScratchPartial, kScratchStream, kScratchRow };
 
 // Upper bounds of the size buckets; the last bucket has none. codegen/spaces/rows.py has the same.
 constexpr int64_t kLengthBounds[] = {16, 128, 1024};
@@ -130,6 +130,9 @@ class Run {
             p[i] = sums;
             sums += p_.n;
             break;
+          case Role::kScratch:
+            p[i] = runtime::scratch<float>(kScratchRow, static_cast<size_t>(p_.n));
+            break;
         }
       }
       const int64_t count = std::min(step, end - r);
@@ -216,6 +219,9 @@ class Run {
             s[i] = static_cast<int>(p_.inner);
           } else if (k_.operand[i].role == Role::kScalar) {
             p[i] = at(i, o * p_.inner + column);
+          } else if (k_.operand[i].role == Role::kScratch) {
+            p[i] = runtime::scratch<float>(kScratchRow, static_cast<size_t>(p_.n * k_.tile));
+            s[i] = static_cast<int>(k_.tile);
           } else {
             p[i] = p_.operand[i].data;
           }
@@ -240,7 +246,7 @@ RowsKernel::RowsKernel(const tvmops_kernel& kernel) : source(&kernel) {
   operands = static_cast<int>(param(kernel, "operands", 1, kMaxOperands));
   for (int i = 0; i < operands; i++) {
     const std::string number = std::to_string(i);
-    operand[i].role = static_cast<Role>(param(kernel, "role" + number, 0, 3));
+    operand[i].role = static_cast<Role>(param(kernel, "role" + number, 0, 4));
     operand[i].written = param(kernel, "written" + number, 0, 1) != 0;
     operand[i].bytes = static_cast<int>(param(kernel, "bytes" + number, 1, 8));
   }

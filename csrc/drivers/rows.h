@@ -20,8 +20,8 @@ using RowsFn = void(void*, void*, void*, void*, void*, void*, void*, void*, int,
                     int rows, int n, float, float, float, float);
 
 // row: an element per element of the row; vector: [n], the same for all rows; scalar: one per row; partial: [n],
-// float32, the sum over all rows.
-enum class Role : uint8_t { kRow, kVector, kScalar, kPartial };
+// float32, the sum over all rows; scratch: float32, room for the row (in column form, the tile) that is worked on.
+enum class Role : uint8_t { kRow, kVector, kScalar, kPartial, kScratch };
 
 struct RowsOperand {
   Role role;
@@ -61,6 +61,7 @@ struct RowsProblem {
   int64_t outer = 1, n = 1, inner = 1;
   int variant = 0;  // an Activation
   // In the kernel's order. With inner > 1 row operands are contiguous [outer, n, inner], scalar ones [outer, inner].
+  // Scratch is the driver's to fill in.
   Data operand[RowsKernel::kMaxOperands];
   float param[RowsKernel::kMaxParams] = {};
 
