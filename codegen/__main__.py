@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import os
 import platform
 import warnings
@@ -15,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from . import ops, search
+from . import ops, search, sweep
 from . import show as showing
 from . import tune as tuning
 from .errors import CodegenError
@@ -62,6 +63,13 @@ TargetsOption = Annotated[
 ]
 RecordsOption = Annotated[
     Path | None, typer.Option("--records", help="A folder of records to take before the shipped ones.", file_okay=False)
+]
+GoalOption = Annotated[str, typer.Option("--target", help=f"{', '.join(TARGETS)}, or native: the best this machine runs.")]
+StoreOption = Annotated[
+    Path, typer.Option("--records", help="The folder of record files, one a target.", file_okay=False)
+]
+ThreadsOption = Annotated[
+    str, typer.Option("--threads", help="Thread counts to time with, e.g. 1,2. More than 1 needs an idle machine.")
 ]
 KnobsOption = Annotated[list[str] | None, typer.Option("--knob", help="Repeatable: NAME=VALUE, fixes a knob.")]
 
@@ -142,9 +150,14 @@ def export(
     typer.echo(f"{out_dir}: {count} kernels; cc -shared -fPIC -o pack.so pack.c leaves-*.o makes a pack of them")
 
 
-def _workload(op: str, dims: str) -> Workload:
-    known = ops.load(op).workloads()[0]
-    return ops.check(Workload(op, known.dtype, parse_dims(dims)))
+def _goal(name: str) -> tuple[Target, dict[str, Any]]:
+    """The target of that name, which this machine runs, and the machine as records tell it."""
+    wanted = None if name == "native" else find(name)
+    machine = measurer.this_machine()
+    goal = wanted or _target("native")
+    if goal.name not in machine.targets:
+        raise CodegenError(f"this machine does not run {goal.name}, only {', '.join(machine.targets)}")
+    return goal, machine.about
 
 
 def _line(record: store.Record) -> str:
@@ -157,19 +170,14 @@ def _line(record: store.Record) -> str:
 def tune(
     op: Annotated[str, typer.Option(help=f"The operator: {', '.join(ops.all_ops())}.")],
     dims: Annotated[str, typer.Option(help="Its dimensions, * for a symbolic one, e.g. M=*,N=3072,K=768.")],
-    target: Annotated[
-        str, typer.Option(help=f"{', '.join(TARGETS)}, or native: the best this machine runs.")
-    ] = "native",
+    dtype: Annotated[str, typer.Option(help="Of the operands in memory.")] = "float32",
+    target: GoalOption = "native",
     strategy: Annotated[str, typer.Option(help=f"{', '.join(search.all_strategies())}.")] = "random",
     trials: Annotated[int, typer.Option(min=1, help="Choices to measure, those in the records included.")] = 64,
     seed: Annotated[int, typer.Option(help="Of the strategy and of the data.")] = 0,
-    records: Annotated[Path, typer.Option(help="The folder of record files, one a target.", file_okay=False)] = Path(
-        "build/records"
-    ),
+    records: StoreOption = Path("build/records"),
     minutes: Annotated[float | None, typer.Option(min=0, help="Stop after so long.")] = None,
-    threads: Annotated[
-        str, typer.Option(help="Thread counts to time with, e.g. 1,2. More than 1 needs an idle machine.")
-    ] = "1",
+    threads: ThreadsOption = "1",
     limit: Annotated[float, typer.Option(min=1, help="Seconds that checking and timing one choice may take.")] = 300.0,
     plan: Annotated[bool, typer.Option(help="Measure the winner again, and its plan.")] = True,
     knob: KnobsOption = None,
@@ -179,22 +187,18 @@ def tune(
     It goes on from the records that are there. Ctrl-C ends it; what was measured stays. The winner is measured again
     and gets a plan: by size, whether the kernel or ATen serves a call.
     """
-    workload = _workload(op, dims)
+    workload = ops.check(Workload(op, dtype, parse_dims(dims)))
     counts = _threads(threads)
     fixed = _knobs(knob)
     if strategy not in search.all_strategies():
         raise CodegenError(f"unknown strategy {strategy!r}; known: {', '.join(search.all_strategies())}")
-    wanted = None if target == "native" else find(target)
-    machine = measurer.this_machine()
-    goal = wanted or _target("native")
-    if goal.name not in machine.targets:
-        raise CodegenError(f"this machine does not run {goal.name}, only {', '.join(machine.targets)}")
+    goal, about = _goal(target)
     space = ops.load(op).space(workload, goal)
     spaces.pin(space, fixed)
     path = store.file_of(records, goal.name)
     store.check_writable(path)
     with measurer.LocalMeasurer(workload, goal, counts, seed=seed, limit=limit) as local:
-        run = tuning.Search(workload, goal, space, strategy, seed, path, machine.about, local)
+        run = tuning.Search(workload, goal, space, strategy, seed, path, about, local)
         if run.measured:
             typer.echo(f"{path}: {run.measured} choices of {workload.key} are measured already")
         try:
@@ -206,6 +210,30 @@ def tune(
     if best is None:
         raise CodegenError(f"no choice of {workload.key} was right and in time; the reasons are in {path}")
     typer.echo(f"{workload.key} on {goal.name}: {_line(best)}, trial {best.trial}, {best.knobs}")
+
+
+@app.command()
+def plan(
+    pattern: Annotated[str, typer.Argument(help="Keys, with * and ? standing for anything: 'gelu*(float32*'.")] = "*",
+    target: GoalOption = "native",
+    records: StoreOption = Path("build/records"),
+    threads: ThreadsOption = "1",
+) -> None:
+    """Measures the plans of shipped kernels as they are, without a search: where each wins and where ATen does."""
+    goal, about = _goal(target)
+    found = [w for w in ops.shipped() if fnmatch.fnmatchcase(w.key, pattern)]
+    if not found:
+        raise CodegenError(f"no shipped workload is like {pattern!r}")
+    path = store.file_of(records, goal.name)
+    store.check_writable(path)
+    with _progress(BarColumn(), MofNCompleteColumn()) as bar:
+        task = bar.add_task("machine code", total=len(found))
+
+        def report(record: store.Record) -> None:
+            bar.update(task, advance=1, description=record.workload)
+            bar.console.print(f"{record.workload}: {_line(record)}", highlight=False, markup=False)
+
+        sweep.sweep(found, goal, path, about, _threads(threads), report)
 
 
 def _threads(text: str) -> list[int]:

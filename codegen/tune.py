@@ -120,7 +120,7 @@ class Search:
             seed=self.seed,
             strategy=self.strategy_name,
             trial=len(self.records),
-            **{**vars(outcome), "points": [_rounded(p) for p in outcome.points]},
+            **{**vars(outcome), "points": [rounded(p) for p in outcome.points]},
             **more,
         )
         store.append(self.path, record)
@@ -129,7 +129,8 @@ class Search:
         return record
 
 
-def _rounded(point: dict[str, Any]) -> dict[str, Any]:
+def rounded(point: dict[str, Any]) -> dict[str, Any]:
+    """A point as records keep it: times to four digits."""
     return {k: float(f"{v:.4g}") if isinstance(v, float) else v for k, v in point.items()}
 
 

@@ -53,7 +53,7 @@ def _threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _times(calls: Sequence[Callable[[], Any]], seconds: float) -> list[float]:
+def times(calls: Sequence[Callable[[], Any]], seconds: float) -> list[float]:
     """Median seconds of a call of each, in turn within one loop; ``seconds`` is about what each of them gets."""
     for call in calls:
         call()
@@ -111,14 +111,14 @@ def _ratios(plane: int, m: int, n: int, k: int, seconds: float) -> dict[int, flo
 
         if plane == 2:
             _C.set_thread_route(PREPACKED)
-            times = _times([aten, timed(PREPACKED)], seconds)
+            taken = times([aten, timed(PREPACKED)], seconds)
         else:
-            times = _times([base, *(timed(route) for route in routes)], seconds)
+            taken = times([base, *(timed(route) for route in routes)], seconds)
     finally:
         _C.set_thread_route(-1)
         if plane == 2:
             _C.release_packed_weights(True)
-    return {route: times[0] / t for route, t in zip(routes, times[1:], strict=True)}
+    return {route: taken[0] / t for route, t in zip(routes, taken[1:], strict=True)}
 
 
 def _samples(row: int, sizes: tuple[int, int] | None, n: int, k: int, thorough: bool) -> list[tuple[int, int, int]]:
@@ -225,7 +225,7 @@ def _machine() -> dict[str, str]:
 
 
 def calibrate(progress: Callable[[str, int, int], None] | None = None, **options: Any) -> dict[str, Verdict]:
-    """Measures every kernel that serves calls here, puts the plans to use, and keeps them for later processes.
+    """Measures the GEMM kernels that serve calls here, puts the plans to use, and keeps them for later processes.
 
     Args:
         progress: called with (kernel, done, all).
@@ -235,7 +235,7 @@ def calibrate(progress: Callable[[str, int, int], None] | None = None, **options
         OSError: the verdicts can't be written.
     """
     verdicts: dict[str, Verdict] = {}
-    entries = [k for k in _C.kernels() if k["serves"]]
+    entries = [k for k in _C.kernels() if k["serves"] and k["driver"] == "gemm"]
     for entry in entries:
         name = entry["name"]
 

@@ -19,17 +19,19 @@ import tvmops
 from tvmops import _C
 
 from ..workload import Workload
-from . import gemm
+from . import gemm, rows
+from .case import ERROR_FLOOR, Case
 from .plan import measure_plan
 from ..worker import serve
 
-# Relative Frobenius error against float64: at most so many times ATen's own, or this much where ATen's is next to none.
+# Relative Frobenius error against float64: at most so many times ATen's own, or the floor of the case.
 ERROR_FACTOR = 2.0
-ERROR_FLOOR = 1e-7
-# An activation adds an error of its own, a few units in the last place.
-ACTIVATION_FLOOR = 1e-6
 # A sample is at least this long, in seconds, so that the clock and the interpreter do not count.
 SAMPLE = 1e-3
+
+
+# By driver: what is checked and timed.
+FAMILIES: dict[str, Any] = {"gemm": gemm, "rows": rows}
 
 
 class WrongError(Exception):
@@ -45,13 +47,14 @@ def about() -> dict[str, Any]:
     }
 
 
-def relative_error(result: Tensor, exact: Tensor) -> float:
-    """The Frobenius norm of the difference over that of the exact result."""
+def relative_error(result: Tensor | tuple[Tensor, ...], exact: Tensor) -> float:
+    """The Frobenius norm of the difference over that of the exact result; of the first result where there are more."""
+    result = result[0] if isinstance(result, tuple) else result
     norm = float(torch.linalg.vector_norm(exact))
     return float(torch.linalg.vector_norm(result.double() - exact)) / (norm or 1.0)
 
 
-def check(cases: Iterable[gemm.Case], threads: Sequence[int]) -> tuple[float, float]:
+def check(cases: Iterable[Case], threads: Sequence[int]) -> tuple[float, float]:
     """The worst error of the candidate, and ATen's in the same case.
 
     Raises:
@@ -66,8 +69,7 @@ def check(cases: Iterable[gemm.Case], threads: Sequence[int]) -> tuple[float, fl
                 f"no kernel serves {_name(case)}: {served[0].reason if served else 'nothing was called'}"
             )
         aten_error = relative_error(case.aten(), case.exact)
-        floor = ACTIVATION_FLOOR if case.layout in gemm.ACTIVATIONS else ERROR_FLOOR
-        limit = max(ERROR_FACTOR * aten_error, floor)
+        limit = max(ERROR_FACTOR * aten_error, case.floor)
         for count, route in product(threads, case.routes):
             torch.set_num_threads(count)
             _C.set_thread_route(route)
@@ -77,19 +79,19 @@ def check(cases: Iterable[gemm.Case], threads: Sequence[int]) -> tuple[float, fl
                 raise WrongError(
                     f"{_name(case)}, {count} threads: relative error {error:.2g}, ATen's is {aten_error:.2g}"
                 )
-            if case.layout not in gemm.ACTIVATIONS:
+            if case.floor == ERROR_FLOOR:
                 worst = max(worst, (error, aten_error))
     return worst
 
 
-def _name(case: gemm.Case) -> str:
+def _name(case: Case) -> str:
     return f"{case.layout} {','.join(f'{k}={v}' for k, v in case.sizes.items())}"
 
 
-def timed(ours: Callable[[], Tensor], aten: Callable[[], Tensor], rounds: int) -> tuple[float, float]:
+def timed(ours: Callable[[], Any], aten: Callable[[], Any], rounds: int) -> tuple[float, float]:
     """Medians of the seconds a call, taking turns."""
 
-    def sample(call: Callable[[], Tensor], count: int) -> float:
+    def sample(call: Callable[[], Any], count: int) -> float:
         start = time.perf_counter()
         for _ in range(count):
             call()
@@ -106,26 +108,26 @@ def timed(ours: Callable[[], Tensor], aten: Callable[[], Tensor], rounds: int) -
     return median(taken[0]), median(taken[1])
 
 
-def load(request: dict[str, Any]) -> str:
-    """Loads the candidate of a request. Returns the name of its kernel."""
+def load(request: dict[str, Any]) -> dict[str, Any]:
+    """Loads the candidate of a request. Returns its kernel, see ``tvmops.kernels``."""
     _C.load_pack(request["pack"])
     ours = [k for k in _C.kernels() if k["workload"] == request["workload"] and k["usable"] and not k["shadowed"]]
     if not ours or ours[0]["pack"] != request["pack"]:
         raise RuntimeError("the candidate is not the kernel that calls would be given to")
-    return str(ours[0]["name"])
+    return ours[0]
 
 
 def measure(request: dict[str, Any]) -> dict[str, Any]:
     """Checks and times the candidate of a request."""
-    load(request)
+    family = FAMILIES[load(request)["driver"]]
     workload, threads = Workload.parse(request["workload"]), request["threads"]
     with tvmops.mode("force"), torch.no_grad():
         try:
-            error, aten_error = check(gemm.checks(workload, request["knobs"], request["seed"]), threads)
+            error, aten_error = check(family.checks(workload, request["knobs"], request["seed"]), threads)
         except WrongError as wrong:
             return {"status": "wrong", "reason": str(wrong)}
         points = []
-        for case in gemm.timings(workload, request["seed"]):
+        for case in family.timings(workload, request["seed"]):
             for count in threads:
                 torch.set_num_threads(count)
                 mine, its = timed(case.ours, case.aten, request["rounds"])
@@ -145,7 +147,7 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
     if request["what"] == "about":
         return about()
     if request["what"] == "plan":
-        return {"status": "ok", **measure_plan(load(request))}
+        return {"status": "ok", **measure_plan(load(request), request["threads"])}
     return measure(request)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,6 +12,7 @@ import tvmops
 
 from .. import ops
 from ..workload import Workload
+from .case import ACTIVATION_FLOOR, PLANNED, Case
 
 # Rows that are timed where N and K are static: one for each size bucket of a plan.
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 512, 1024)
@@ -32,8 +32,8 @@ SUITE = (
     ("packed", 128, 1000, 1000),
     ("packed", 640, 1000, 1000),
 )
-# The routes of csrc/drivers/gemm.h that a plan may take where B is not packed ahead of time; PLANNED: what it takes.
-PLANNED, ROUTES = -1, (1, 2, 3)
+# The routes of csrc/drivers/gemm.h that a plan may take where B is not packed ahead of time.
+ROUTES = (1, 2, 3)
 SQUARE_ROUTES = (1, 2)
 LAYOUTS = ("row", "transposed", "transposed a", "packed")
 ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
@@ -46,18 +46,6 @@ ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
 }
 # Calls with more arithmetic than this take too long to time again and again.
 LARGEST = 20e9
-
-
-@dataclass(frozen=True)
-class Case:
-    """One call, and what it should give: ``exact`` in float64 (None: it is only timed), by each of ``routes``."""
-
-    sizes: Mapping[str, int]
-    layout: str
-    ours: Callable[[], Tensor]
-    aten: Callable[[], Tensor]
-    exact: Tensor | None = None
-    routes: tuple[int, ...] = (PLANNED,)
 
 
 def checks(workload: Workload, knobs: Mapping[str, int], seed: int) -> Iterator[Case]:
@@ -127,6 +115,7 @@ def _check_linear(workload: Workload, knobs: Mapping[str, int], seed: int) -> It
             lambda name=name: tvmops.linear(x, w, bias, name, residual, prepack=True),  # type: ignore[misc]
             lambda function=function: function(torch.nn.functional.linear(x, w, bias)) + residual,  # type: ignore[misc]
             function(exact) + residual,
+            floor=ACTIVATION_FLOOR,
         )
 
 
@@ -160,6 +149,7 @@ def _check_general(workload: Workload, knobs: Mapping[str, int], seed: int) -> I
             lambda name=name: tvmops.linear(a, weight, bias, name),  # type: ignore[misc]
             lambda function=function: function(torch.nn.functional.linear(a, weight, bias)),  # type: ignore[misc]
             function(exact + bias),
+            floor=ACTIVATION_FLOOR,
         )
 
 

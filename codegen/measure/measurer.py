@@ -73,6 +73,15 @@ def this_machine() -> Machine:
     return Machine({**answer["machine"], "tvm": tvm.__version__}, tuple(answer["targets"]))
 
 
+def child(target: Target) -> Worker:
+    """A process that judges candidates: ``child.py``.
+
+    Only the target's own kernels may serve calls there; what the user set for their own models does not count.
+    """
+    env = {"TVMOPS_TARGET": target.name, "TVMOPS_MODE": "", "TVMOPS_PACK_PATH": "", "TVMOPS_CALIBRATION": "off"}
+    return Worker(f"{_PACKAGE}.child", env)
+
+
 class LocalMeasurer:
     """Measures on this machine. A context manager: leaving it ends the helpers and removes what they built."""
 
@@ -91,9 +100,6 @@ class LocalMeasurer:
         self._directory = tempfile.TemporaryDirectory(prefix="tvmops-")
         self._builder = Worker(f"{_PACKAGE}.build")
         self._build = build or self._build_apart
-        # Only the candidate's own target may serve calls; what the user set for their own models does not count here.
-        self._env = {"TVMOPS_TARGET": target.name, "TVMOPS_MODE": "", "TVMOPS_PACK_PATH": ""}
-        self._env["TVMOPS_CALIBRATION"] = "off"
 
     def __enter__(self) -> LocalMeasurer:
         return self
@@ -123,12 +129,12 @@ class LocalMeasurer:
 
     def _ask(self, request: dict[str, Any], choice: Choice, limit: float) -> dict[str, Any]:
         pack = self._build(choice)
-        child = Worker(f"{_PACKAGE}.child", self._env)  # a fresh one: what a candidate breaks is gone with it
+        judge = child(self._target)  # a fresh one: what a candidate breaks is gone with it
         try:
             common = {"workload": self._workload.key, "knobs": dict(choice), "pack": str(pack), "seed": self._seed}
-            return child.call({**request, **common, "threads": self._threads}, limit)
+            return judge.call({**request, **common, "threads": self._threads}, limit)
         finally:
-            child.close()
+            judge.close()
 
     def _build_apart(self, choice: Choice) -> Path:
         request = {"workload": self._workload.key, "target": self._target.name, "knobs": dict(choice)}

@@ -1,6 +1,22 @@
 """Drop-in modules for those of :mod:`torch.nn`."""
 
 from tvmops.nn.linear import Linear
-from tvmops.nn.replacing import Replaced, replace
+from tvmops.nn.pointwise import ELU, GELU, Hardswish, LeakyReLU, Mish, ReLU, Sigmoid, SiLU, Softplus, Tanh
+from tvmops.nn.replacing import Replaced, counterpart, replace
 
-__all__ = ["Linear", "Replaced", "replace"]
+__all__ = [
+    "ELU",
+    "GELU",
+    "Hardswish",
+    "LeakyReLU",
+    "Linear",
+    "Mish",
+    "ReLU",
+    "Replaced",
+    "SiLU",
+    "Sigmoid",
+    "Softplus",
+    "Tanh",
+    "counterpart",
+    "replace",
+]

@@ -45,6 +45,8 @@ class Linear(torch.nn.Linear):
         ValueError: the activation is unknown.
     """
 
+    activation: str | None = None
+
     def __init__(
         self,
         in_features: int,
@@ -69,11 +71,10 @@ class Linear(torch.nn.Linear):
     @classmethod
     def from_torch(cls, module: torch.nn.Linear, activation: str | None = None) -> Linear:
         """The same layer, sharing the parameters of ``module`` (not copies of them), its hooks and its mode."""
-        new = cls.__new__(cls)
-        state: dict[str, Any] = dict(module.__dict__)
-        for name, value in state.items():  # the containers are the new module's own, what they hold is shared
-            state[name] = value.copy() if isinstance(value, dict) else value
-        new.__dict__.update(state)
+        from tvmops.nn.replacing import counterpart
+
+        new = counterpart(module)
+        assert isinstance(new, cls)
         new.activation = activation
         return new
 
