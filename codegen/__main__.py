@@ -64,7 +64,9 @@ TargetsOption = Annotated[
 RecordsOption = Annotated[
     Path | None, typer.Option("--records", help="A folder of records to take before the shipped ones.", file_okay=False)
 ]
-GoalOption = Annotated[str, typer.Option("--target", help=f"{', '.join(TARGETS)}, or native: the best this machine runs.")]
+GoalOption = Annotated[
+    str, typer.Option("--target", help=f"{', '.join(TARGETS)}, or native: the best this machine runs.")
+]
 StoreOption = Annotated[
     Path, typer.Option("--records", help="The folder of record files, one a target.", file_okay=False)
 ]

@@ -43,7 +43,8 @@ def sweep(
         worker = child(target)
         try:
             for kernel in kernels:
-                common = {"workload": kernel.workload.key, "knobs": dict(kernel.knobs), "pack": str(library)}
+                common: dict[str, Any] = {"workload": kernel.workload.key, "knobs": dict(kernel.knobs)}
+                common["pack"] = str(library)
                 common |= {"seed": 0, "threads": sorted(set(threads))}
                 try:
                     answer = worker.call({"what": "measure", "rounds": ROUNDS, **common}, MEASURE_LIMIT)

@@ -68,7 +68,7 @@ def mish(input: Tensor, inplace: bool = False) -> Tensor:
 
 
 def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
-    """``log(1 + exp(beta * x)) / beta``, and ``x`` where ``beta * x > threshold``; :func:`torch.nn.functional.softplus`."""
+    """``log(1 + exp(beta x)) / beta``, ``x`` where ``beta x > threshold``; see :func:`torch.nn.functional.softplus`."""
     return _ops.softplus(input, beta, threshold) if _is_compiling() else _C.softplus(input, beta, threshold)
 
 
@@ -80,7 +80,7 @@ def hardswish(input: Tensor, inplace: bool = False) -> Tensor:
 
 
 def squared_relu(input: Tensor, inplace: bool = False) -> Tensor:
-    """``max(x, 0) ** 2``. Source: So et al., "Primer: Searching for Efficient Transformers for Language Modeling", 2021."""
+    """``max(x, 0) ** 2``. Source: So et al., "Primer: Searching for Efficient Transformers", 2021."""
     if inplace:
         return squared_relu_(input)
     return _ops.squared_relu(input) if _is_compiling() else _C.squared_relu(input)

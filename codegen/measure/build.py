@@ -9,8 +9,8 @@ from .. import ops
 from ..export import objects, pack
 from ..spaces.space import Choice
 from ..target import Target, find
-from ..workload import Workload
 from ..worker import serve
+from ..workload import Workload
 
 
 def build(workload: Workload, target: Target, choice: Choice, directory: Path) -> Path:

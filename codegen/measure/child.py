@@ -18,11 +18,11 @@ from torch import Tensor
 import tvmops
 from tvmops import _C
 
+from ..worker import serve
 from ..workload import Workload
 from . import gemm, rows
 from .case import ERROR_FLOOR, Case
 from .plan import measure_plan
-from ..worker import serve
 
 # Relative Frobenius error against float64: at most so many times ATen's own, or the floor of the case.
 ERROR_FACTOR = 2.0

@@ -14,8 +14,8 @@ import tvm
 from ..errors import CodegenError
 from ..spaces.space import Choice
 from ..target import Target
-from ..workload import Workload
 from ..worker import Worker, WorkerError
+from ..workload import Workload
 
 _PACKAGE = __name__.rpartition(".")[0]
 # Seconds that a candidate may take to be built, and to be checked and timed.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -31,8 +31,8 @@ class RowsOperator:
 
     name: str
     make: Callable[[], Program | Mapping[str, Program]]
-    aten: Callable[..., object]
-    ours: Callable[..., object]
+    aten: Callable[..., Any]
+    ours: Callable[..., Any]
     params: tuple[float, ...] = ()  # of the program, as ``aten`` and ``ours`` have them
     lengths: tuple[int, ...] = ()  # row lengths worth a kernel of their own
     flat: bool = False
@@ -80,7 +80,7 @@ class RowsOperator:
         tensors = (torch.from_numpy(x) for x in inputs)
         result = self.aten(*(x.double() if x.is_floating_point() else x for x in tensors))
         first = result[0] if isinstance(result, tuple) else result
-        return np.asarray(first.numpy())  # type: ignore[attr-defined]
+        return np.asarray(first.numpy())
 
     def flops(self, sizes: Mapping[str, int]) -> int:
         """About; these operators are bound by memory."""

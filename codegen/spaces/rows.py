@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from tvm import tirx
+
 from ..leaves import storage
 from ..leaves.rows import rows_leaf
 from ..program import Program
@@ -89,13 +91,11 @@ class RowsSpace:
 
                 def make(
                     symbol: str = symbol, program: Program = program, unroll: int = unroll, form: str = form
-                ) -> object:
+                ) -> tirx.PrimFunc:
                     column = form == "column"
-                    return rows_leaf(
-                        symbol, program, dtype, self.lanes, unroll, None if column else n, column=column
-                    )
+                    return rows_leaf(symbol, program, dtype, self.lanes, unroll, None if column else n, column=column)
 
-                leaves.append(Leaf(name, symbol, make))  # type: ignore[arg-type]
+                leaves.append(Leaf(name, symbol, make))
         return leaves
 
     def plan_size(self) -> int:

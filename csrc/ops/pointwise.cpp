@@ -129,6 +129,7 @@ struct Functions<op, std::index_sequence<i...>> {
     TORCH_CHECK(at::can_cast(y.scalar_type(), out.scalar_type()), "result type ", y.scalar_type(),
                 " can't be cast to the desired output type ", out.scalar_type());
     at::native::resize_output(out, y.sizes());
+    at::assert_no_partial_overlap(x, out);
     return out.copy_(y);
   }
   static Tensor aten_backward(const Tensor& g, const Tensor& saved, Double<i>... p) {

@@ -4,6 +4,7 @@
 #define TVMOPS_OPS_POINTWISE_TABLE_H_
 
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
 
 #include <array>
 #include <iterator>
@@ -22,6 +23,19 @@ struct PointwiseOp {
   at::Tensor (*aten_backward)(const at::Tensor& g, const at::Tensor& saved, const Params& p);  // differentiable
   at::Tensor& (*aten_inplace)(at::Tensor& x, const Params& p);
 };
+
+// ATen's own gradients of these two can't be differentiated again.
+inline at::Tensor silu_gradient(const at::Tensor& g, const at::Tensor& x) {
+  if (!c10::GradMode::is_enabled()) return at::silu_backward(g, x);
+  const at::Tensor s = at::sigmoid(x);
+  return g * s * (1 + x * (1 - s));
+}
+
+inline at::Tensor mish_gradient(const at::Tensor& g, const at::Tensor& x) {
+  if (!c10::GradMode::is_enabled()) return at::mish_backward(g, x);
+  const at::Tensor t = at::tanh(at::softplus(x));
+  return g * (t + x * at::sigmoid(x) * (1 - t * t));
+}
 
 #define TVMOPS_P const Params& p [[maybe_unused]]
 #define TVMOPS_F [](const at::Tensor& x, TVMOPS_P)->at::Tensor
@@ -45,9 +59,9 @@ inline constexpr PointwiseOp kPointwise[] = {
     {"gelu_tanh", "", 0, false, TVMOPS_F { return at::gelu(x, "tanh"); },
      TVMOPS_B { return at::gelu_backward(g, s, "tanh"); }, TVMOPS_I { return at::gelu_(x, "tanh"); }},
     {"silu", "", 0, false, TVMOPS_F { return at::silu(x); },
-     TVMOPS_B { return at::silu_backward(g, s); }, TVMOPS_I { return at::silu_(x); }},
+     TVMOPS_B { return silu_gradient(g, s); }, TVMOPS_I { return at::silu_(x); }},
     {"mish", "", 0, false, TVMOPS_F { return at::mish(x); },
-     TVMOPS_B { return at::mish_backward(g, s); }, TVMOPS_I { return at::mish_(x); }},
+     TVMOPS_B { return mish_gradient(g, s); }, TVMOPS_I { return at::mish_(x); }},
     {"softplus", ", float beta=1.0, float threshold=20.0", 2, false,
      TVMOPS_F { return at::softplus(x, p[0], p[1]); },
      TVMOPS_B { return at::softplus_backward(g, s, p[0], p[1]); }, TVMOPS_I { return x.copy_(at::softplus(x, p[0], p[1])); }},
@@ -55,7 +69,7 @@ inline constexpr PointwiseOp kPointwise[] = {
      TVMOPS_B { return at::hardswish_backward(g, s); }, TVMOPS_I { return at::hardswish_(x); }},
     {"squared_relu", "", 0, false, TVMOPS_F { return at::relu(x).square(); },
      TVMOPS_B { return at::threshold_backward(2 * g * at::relu(s), s, 0); },
-     TVMOPS_I { return at::relu_(x).square_(); }},
+     TVMOPS_I { return x.copy_(at::relu(x).square()); }},
     {"exp", "", 0, true, TVMOPS_F { return at::exp(x); },
      TVMOPS_B { return g * s; }, TVMOPS_I { return at::exp_(x); }},
     {"expm1", "", 0, true, TVMOPS_F { return at::expm1(x); },

@@ -10,9 +10,9 @@ from codegen import ops
 from codegen.export import pack
 from codegen.measure import build as building
 from codegen.measure.measurer import LocalMeasurer, this_machine
-from codegen.worker import Worker, WorkerError
 from codegen.spaces.space import Choice
 from codegen.target import TARGETS, find
+from codegen.worker import Worker, WorkerError
 from codegen.workload import Workload
 
 WORKLOAD = Workload.parse("linear(float32;M=*,N=40,K=24)")

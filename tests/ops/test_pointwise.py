@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import tvmops
-from tests.support import assert_same, assert_same_error, by_aten, called, observed, randn, served
+from tests.support import assert_same_error, assert_same_outcome, by_aten, called, observed, randn, served
 
 Function = Callable[..., Tensor]
 
@@ -76,10 +76,11 @@ def exact(name: str, x: Tensor) -> Tensor:
 
 
 def ulps(value: Tensor, reference: Tensor) -> Tensor:
-    """The distance in units in the last place of the reference, at least of the smallest normal number."""
-    size = torch.clamp(reference.abs(), min=torch.finfo(value.dtype).tiny)
-    spacing = torch.exp2(torch.floor(torch.log2(size))) * torch.finfo(value.dtype).eps
-    return (value.double() - reference).abs() / spacing
+    """The distance in units in the last place of the reference. A subnormal result may flush to zero."""
+    tiny = torch.finfo(value.dtype).tiny
+    spacing = torch.exp2(torch.floor(torch.log2(reference.abs().clamp(min=tiny)))) * torch.finfo(value.dtype).eps
+    flushed = (value.abs() <= tiny) & (reference.abs() <= tiny)
+    return torch.where(flushed, 0.0, (value.double() - reference).abs() / spacing)
 
 
 @functions
@@ -116,7 +117,7 @@ def test_special_values_are_torchs(name: str, dtype: torch.dtype) -> None:
     if name in ("gelu", "gelu tanh", "silu", "mish"):  # -inf * 0: torch itself says NaN or 0, from version to version
         y, theirs = y[~x.isneginf()], theirs[~x.isneginf()]
     torch.testing.assert_close(y, theirs.to(dtype), equal_nan=True)
-    assert torch.equal(torch.signbit(y), torch.signbit(theirs))
+    assert torch.equal(torch.signbit(y[~y.isnan()]), torch.signbit(theirs[~y.isnan()]))
 
 
 shapes = st.lists(st.integers(1, 9), max_size=4)
@@ -130,7 +131,9 @@ def test_dense_in_any_order(name: str, shape: list[int], seed: int, order: Any, 
     x = operand(name, *shape, seed=seed, dtype=dtype).permute(dims)
     ours, theirs = FUNCTIONS[name]
     y, expected = called("force", ours, x), theirs(x)
-    assert (y.shape, y.stride(), y.dtype) == (expected.shape, expected.stride(), expected.dtype)
+    assert (y.shape, y.dtype) == (expected.shape, expected.dtype)
+    strides = [[s for s, n in zip(t.stride(), t.shape, strict=True) if n > 1] for t in (y, expected)]
+    assert strides[0] == strides[1]
     torch.testing.assert_close(y, exact(name, x).to(dtype))
 
 
@@ -145,8 +148,7 @@ def test_other_layouts_go_to_aten_and_are_right(name: str) -> None:
         operand(name, 5).double(),
         torch.arange(1, 6),
     ):
-        y = by_aten(ours, x)
-        assert_same(y, theirs(x))
+        assert_same_outcome(lambda x=x: by_aten(ours, x), lambda x=x: theirs(x))  # type: ignore[misc]
 
 
 def test_every_size_around_vectors_and_blocks() -> None:
@@ -209,11 +211,7 @@ def test_out_that_overlaps_the_input() -> None:
     with tvmops.mode("force"):
         tvmops.exp(base[:90], out=base[:90])
     torch.testing.assert_close(base[:90], expected)
-    with pytest.raises(RuntimeError, match="overlap"):
-        torch.exp(base[:90], out=base[5:95])
-    value = base[5:95].clone()
-    tvmops.exp(value, out=base[5:95])
-    torch.testing.assert_close(base[5:95], value.exp())
+    assert_same_error(lambda: tvmops.exp(base[:90], out=base[5:95]), lambda: torch.exp(base[:90], out=base[5:95]))
 
 
 @pytest.mark.parametrize("name", IN_PLACE)
@@ -320,7 +318,16 @@ def test_vmap(name: str) -> None:
 
 def test_modules_and_replace() -> None:
     nn = torch.nn
-    modules = [nn.ReLU(), nn.LeakyReLU(0.2), nn.ELU(0.7), nn.Sigmoid(), nn.Tanh(), nn.GELU(), nn.GELU("tanh"), nn.SiLU()]
+    modules = [
+        nn.ReLU(),
+        nn.LeakyReLU(0.2),
+        nn.ELU(0.7),
+        nn.Sigmoid(),
+        nn.Tanh(),
+        nn.GELU(),
+        nn.GELU("tanh"),
+        nn.SiLU(),
+    ]
     modules += [nn.Mish(), nn.Softplus(2, 3), nn.Hardswish(), nn.ReLU(inplace=True)]
     for module in modules:
         net = nn.Sequential(module)

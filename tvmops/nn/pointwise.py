@@ -37,7 +37,7 @@ class Sigmoid(torch.nn.Sigmoid):
 
     def forward(self, input: Tensor) -> Tensor:
         """Any shape."""
-        return F.sigmoid(input)  # type: ignore[no-any-return]
+        return F.sigmoid(input)
 
 
 class Tanh(torch.nn.Tanh):
@@ -45,7 +45,7 @@ class Tanh(torch.nn.Tanh):
 
     def forward(self, input: Tensor) -> Tensor:
         """Any shape."""
-        return F.tanh(input)  # type: ignore[no-any-return]
+        return F.tanh(input)
 
 
 class GELU(torch.nn.GELU):

@@ -55,9 +55,9 @@ def replace(model: torch.nn.Module) -> list[Replaced]:
     """Swaps the modules within ``model`` that tvmops has a counterpart of, in place: linear layers, activations,
     normalisation, softmax.
 
-    Parameters are shared, so ``state_dict``, optimizers and tied weights keep working; hooks stay. A subclass of a torch
-    module is left alone, as it may compute something else. A module that the model holds in several places is swapped
-    for one and the same.
+    Parameters are shared, so ``state_dict``, optimizers and tied weights keep working; hooks stay. A subclass of one of
+    torch's modules is left alone, as it may compute something else. A module that the model holds in several places is
+    swapped for one and the same.
 
     Args:
         model: any module; one that would itself be swapped can't be in place, use :func:`tvmops.nn.counterpart`.
@@ -71,7 +71,9 @@ def replace(model: torch.nn.Module) -> list[Replaced]:
     if not isinstance(model, torch.nn.Module):
         raise TypeError(f"replace takes a torch.nn.Module, not {type(model).__name__}")
     if type(model) in COUNTERPARTS:
-        raise TypeError(f"a torch.nn.{type(model).__name__} can't be swapped in place: use tvmops.nn.counterpart(module)")
+        raise TypeError(
+            f"a torch.nn.{type(model).__name__} can't be swapped in place: use tvmops.nn.counterpart(module)"
+        )
     swapped: list[Replaced] = []
     new_for_old: dict[int, torch.nn.Module] = {}
     for parent_name, parent in list(model.named_modules()):
