@@ -156,7 +156,7 @@ def definition(program: Program, rows: Expr | int, n: Expr | int, dtype: str = "
             return tensor[0]
         vector = any(o.name == name and o.role == "vector" for o in program.operands)
         value = tensor[i, j] if len(tensor.shape) == 2 else tensor[j] if vector else tensor[i]
-        return value if tensor.dtype == "int32" else value.astype("float32")
+        return value if "int" in str(tensor.dtype) else value.astype("float32")
 
     def names(i: Expr, j: Expr | None) -> Names:
         return Names(lambda name: element(name, i, j))

@@ -43,13 +43,13 @@ def test_every_shipped_workload_is_sound_and_named_once():
     shipped = ops.shipped()
     assert [ops.check(w) for w in shipped] == shipped
     assert len({w.key for w in shipped}) == len(shipped)
-    assert {(w.dims["N"], w.dims["K"]) for w in shipped} >= {(384, 1536), (3072, 768), (50257, 768), (4096, 4096)}
+    assert {(w.dims["N"], w.dims.get("K")) for w in shipped} >= {(384, 1536), (3072, 768), (50257, 768), (4096, 4096)}
 
 
 @pytest.mark.parametrize(
     ("key", "said"),
     [
-        ("conv9(float32;M=*)", "unknown operator 'conv9'; known: linear, matmul"),
+        ("conv9(float32;M=*)", "unknown operator 'conv9'; known: "),
         ("linear(float16;M=*,N=8,K=8)", "no float16 kernels"),
         ("linear(float32;N=8,M=*,K=8)", "M,N,K, in this order, not N,M,K"),
         ("linear(float32;M=*,N=*,K=8)", "M symbolic, N static, K static"),
@@ -62,7 +62,9 @@ def test_a_workload_without_kernels_is_refused(key, said):
     assert said in str(caught.value)
 
 
-@pytest.mark.parametrize("workload", [w for w in ops.shipped() if (w.dims["N"] or 0) <= 1536], ids=str)
+@pytest.mark.parametrize(
+    "workload", [w for w in ops.shipped() if (w.dims["N"] or 0) <= 1536 and w.dtype == "float32"], ids=str
+)
 def test_definition_inputs_reference_and_aten_agree(workload):
     import numpy as np
     import torch
@@ -75,13 +77,20 @@ def test_definition_inputs_reference_and_aten_agree(workload):
     assert all(np.array_equal(a, b) for a, b in zip(arrays, operator.inputs(workload, fixed.dims, 3), strict=True))
     expected = operator.reference(*arrays)
     aten = operator.aten(*map(torch.from_numpy, arrays))
+    aten = aten[0] if isinstance(aten, tuple) else aten
     np.testing.assert_allclose(aten.numpy(), expected, rtol=1e-4, atol=1e-4)
 
-    compiled = tvm.compile(te.create_prim_func(operator.definition(fixed)), target="llvm")
-    result = tvm.runtime.tensor(np.zeros(expected.shape, "float32"))
-    compiled(*map(tvm.runtime.tensor, arrays), result)
-    np.testing.assert_allclose(result.numpy(), expected, rtol=1e-4, atol=1e-4)
+    params = [np.asarray([p], "float32") for p in getattr(operator, "params", ())]
+    definition = operator.definition(fixed)
+    results = [
+        tvm.runtime.tensor(np.zeros([int(size) for size in t.shape], str(t.dtype)))
+        for t in definition[len(arrays) + len(params) :]
+    ]
+    compiled = tvm.compile(te.create_prim_func(definition), target="llvm")
+    compiled(*map(tvm.runtime.tensor, [*arrays, *params]), *results)
+    np.testing.assert_allclose(results[0].numpy().reshape(expected.shape), expected, rtol=1e-4, atol=1e-4)
 
-    m, n, k = fixed.dims.values()
-    assert operator.flops(fixed.dims) == 2 * m * n * k
-    assert operator.bytes(fixed.dims) == sum(a.nbytes for a in arrays) + aten.nbytes
+    if workload.op in ("matmul", "linear"):
+        m, n, k = fixed.dims.values()
+        assert operator.flops(fixed.dims) == 2 * m * n * k
+    assert operator.bytes(fixed.dims) == sum(a.nbytes for a in arrays) + sum(r.numpy().nbytes for r in results)
