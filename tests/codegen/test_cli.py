@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from codegen import ops
 from codegen.__main__ import app
 from codegen.records import store
 from codegen.workload import Workload
@@ -23,6 +24,13 @@ def good(*arguments: str | Path) -> str:
     result = run(*arguments)
     assert result.exit_code == 0, result.output
     return result.stdout
+
+
+@pytest.fixture
+def few(monkeypatch):
+    """A default pack of the GEMM family alone, which is quickly made."""
+    shipped = [workload for workload in ops.shipped() if workload.op in ("matmul", "linear")]
+    monkeypatch.setattr(ops, "shipped", lambda: shipped)
 
 
 def test_list_shows_what_the_default_pack_holds():
@@ -88,7 +96,7 @@ def test_what_cannot_be_used_is_named_in_one_sentence(arguments, said):
     assert "Traceback" not in result.output
 
 
-def test_files_that_cannot_be_written_are_named(tmp_path):
+def test_files_that_cannot_be_written_are_named(few, tmp_path):
     blocked = tmp_path / "blocked"
     blocked.touch()
     for arguments in (
@@ -117,7 +125,7 @@ def test_a_newer_record_stops_everything(tmp_path):
     assert "record format 99 is newer than 1" in result.stderr
 
 
-def test_build_makes_a_pack_once(tmp_path):
+def test_build_makes_a_pack_once(few, tmp_path):
     out = tmp_path / "pack"
     said = good("build", "--target", "x86-64-v3", "--out", out)
     assert "kernels for x86-64-v3" in said
@@ -137,7 +145,7 @@ def test_build_makes_a_pack_once(tmp_path):
     assert ran.stdout.strip() == "True", ran.stderr
 
 
-def test_tune_measures_records_and_goes_on(tmp_path):
+def test_tune_measures_records_and_goes_on(few, tmp_path):
     arguments = [*TUNE, "--records", tmp_path, "--seed", "3", "--trials", "2"]
     assert f"{KEY} on " in good(*arguments)
     (path,) = tmp_path.iterdir()
