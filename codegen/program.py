@@ -79,6 +79,8 @@ class Program:
 
 @dataclass(frozen=True)
 class Reduction:
+    """How two partial results become one, and what leaves any as it is."""
+
     dtype: str
     identity: float | int
     combine: Callable[[Expr, Expr], Expr]
