@@ -22,6 +22,11 @@ BUSY = 25.0
 Key = tuple[str, str, str, int]
 
 
+def level(moved: int) -> str:
+    """Where so many bytes are found again at the next call, on most machines."""
+    return "L2" if moved <= 1 << 20 else "L3" if moved <= 32 << 20 else "DRAM"
+
+
 @dataclass
 class Result:
     """One case at one number of threads. `error` set: it was not timed, because the check failed."""
@@ -65,7 +70,10 @@ class Result:
         return self.bytes / us / 1e3 if us else None
 
     def percent(self, peer: str = OURS) -> float | None:
-        """% of the FMA peak measured in the same run."""
+        """% of the limit measured in the same run: the FMA peak, or where `flops` is 0 the bandwidth of a copy."""
+        if not self.flops:
+            gbps, copy = self.gbps(peer), self.limits.copy_gbps.get(level(self.bytes))
+            return 100 * gbps / copy if gbps and copy else None
         gflops, peak = self.gflops(peer), self.limits.peak()
         return 100 * gflops / peak if gflops and peak else None
 

@@ -57,7 +57,7 @@ class Columns:
             names += [f"cold x {peer}" for peer in self.peers]
         if self.baseline is not None:
             names += ["before", "change"]
-        return [*names, "GFLOP/s", "% FMA", "GB/s", "route"]
+        return [*names, "GFLOP/s", "% limit", "GB/s", "route"]
 
     def cells(self, result: Result) -> list[tuple[str, str]]:
         """One row, in the order of `header`."""
