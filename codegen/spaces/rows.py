@@ -42,7 +42,7 @@ class RowsSpace:
             Knob("unroll", (1, 2, 4, 8), "vectors of a row in one step of the loop"),
             Knob("unroll_column", (1, 2, 4, 8) if column else (1,), "vectors of neighbouring rows in one step"),
             Knob("parallel_bytes", (16 << 10, 64 << 10, 256 << 10), "what is worth starting threads for"),
-            Knob("stream_bytes", (8 << 20, 24 << 20, 48 << 20, NEVER), "from here on results bypass the caches"),
+            Knob("stream_bytes", (24 << 20, 48 << 20, 96 << 20, NEVER), "from here on results bypass the caches"),
             Knob("block_bytes", (4 << 10, 16 << 10, 64 << 10), "computed before it is streamed out"),
         )
         self.constraints = (
@@ -59,7 +59,7 @@ class RowsSpace:
             "unroll": 1 if self.flat else 4,
             "unroll_column": 4 if self.column else 1,
             "parallel_bytes": 64 << 10,
-            "stream_bytes": 24 << 20,
+            "stream_bytes": 96 << 20,
             "block_bytes": 16 << 10,
         }
 
