@@ -59,7 +59,7 @@ class RowsSpace:
             "unroll": 1 if self.flat else 4,
             "unroll_column": 4 if self.column else 1,
             "parallel_bytes": 64 << 10,
-            "stream_bytes": 96 << 20,
+            "stream_bytes": NEVER,
             "block_bytes": 16 << 10,
         }
 
