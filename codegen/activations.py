@@ -14,9 +14,35 @@ from tvm import tirx
 from tvm.ir import Expr
 
 from . import mathlib
+from .gelu import gelu, gelu_backward, gelu_coarse, gelu_tanh, gelu_tanh_backward
 from .leaves.lower import f32
-from .mathlib import clamp, exp, expm1, fma, log1p, sigmoid
+from .mathlib import (
+    SCALE,
+    clamp,
+    exp,
+    expm1,
+    expm1_parts,
+    fma,
+    log1p,
+    negative,
+    polynomial,
+    rounded_sum,
+    sigmoid,
+    times_logistic,
+)
 
+# (log(1 + e) - e) / e**2 for 0 <= e <= 1, within 2**-27.4 of the logarithm; fitted as those of codegen/mathlib.py.
+LOG1P = (
+    -0.0032905302941799164,
+    0.020086422562599182,
+    -0.05745742470026016,
+    0.10661137104034424,
+    -0.15344882011413574,
+    0.19692102074623108,
+    -0.24958018958568573,
+    0.33330464363098145,
+    -0.4999993145465851,
+)
 ZERO, HALF, ONE, TWO = f32(0.0), f32(0.5), f32(1.0), f32(2.0)
 
 
@@ -73,76 +99,69 @@ def sigmoid_backward(g: Expr, y: Expr) -> Expr:
 
 def tanh_backward(g: Expr, y: Expr) -> Expr:
     """G (1 - y**2)."""
-    return g * fma(ZERO - y, y, ONE)
-
-
-def gelu(x: Expr) -> Expr:
-    """X Phi(x), with erf."""
-    return HALF * x * (ONE + mathlib.erf(x * f32(math.sqrt(0.5))))
-
-
-def gelu_backward(g: Expr, x: Expr) -> Expr:
-    """G (Phi(x) + x phi(x)), with the normal distribution's Phi and its density phi."""
-    cdf = HALF * (ONE + mathlib.erf(x * f32(math.sqrt(0.5))))
-    pdf = f32(1 / math.sqrt(2 * math.pi)) * exp(f32(-0.5) * x * x)
-    return g * fma(x, pdf, cdf)
-
-
-def _tanh_argument(x: Expr) -> Expr:
-    """2 sqrt(2/pi) (x + 0.044715 x**3)."""
-    return f32(2 * math.sqrt(2 / math.pi)) * x * fma(f32(0.044715) * x, x, ONE)
-
-
-def gelu_tanh(x: Expr) -> Expr:
-    """The tanh form of gelu, x sigmoid(2 sqrt(2/pi) (x + 0.044715 x**3)): Hendrycks and Gimpel, 2016."""
-    return x * sigmoid(_tanh_argument(x))
-
-
-def gelu_tanh_backward(g: Expr, x: Expr) -> Expr:
-    """G (s + x u' s (1 - s)) with s = sigmoid(u)."""
-    x = clamp(x, -16.0, 16.0)  # beyond, the derivative is 0 or 1, and powers of x overflow
-    s = sigmoid(_tanh_argument(x))
-    slope = f32(2 * math.sqrt(2 / math.pi)) * fma(f32(3 * 0.044715) * x, x, ONE)
-    return g * fma(x * slope * s, ONE - s, s)
+    return g * fma(negative(y), y, ONE)
 
 
 def silu(x: Expr) -> Expr:
-    """X sigmoid(x)."""
-    return x * sigmoid(x)
+    """X / (1 + e**-x)."""
+    x = tirx.max(f32(-110.0), x)  # where it is zero
+    return times_logistic(x, *expm1_parts(negative(tirx.min(f32(60.0), x)), shift=-SCALE))
 
 
 def silu_backward(g: Expr, x: Expr) -> Expr:
-    """G s (1 + x (1 - s)) with s = sigmoid(x)."""
-    s = sigmoid(x)
-    return g * (s * fma(x, ONE - s, ONE))
-
-
-def _mish_parts(x: Expr) -> tuple[Expr, Expr]:
-    """E = e**x and w = e (e + 2), for x at most 20: tanh(log(1 + e)) = w / (w + 2)."""
-    e = exp(tirx.min(f32(20.0), x))
-    return e, e * (e + TWO)
+    """G s (1 + x (1 - s)) with s = sigmoid(x) = 1 / (1 + e**-x) and 1 - s = s e**-x."""
+    x = clamp(x, -87.0, 87.0)
+    s, q = expm1_parts(negative(x))
+    e = fma(s, q, s)
+    d = ONE / (ONE + e)
+    return g * (d * fma(x, e * d, ONE))
 
 
 def mish(x: Expr) -> Expr:
-    """X tanh(log(1 + e**x)): Misra, "Mish: A Self Regularized Non-Monotonic Activation Function", 2019."""
-    _, w = _mish_parts(x)
-    return where(x > f32(20.0), x, x * w / (w + TWO))
+    """X tanh(log(1 + e**x)): Misra, "Mish: A Self Regularized Non-Monotonic Activation Function", 2019.
+
+    With e = e**x = s (1 + q) and D = 1 + e + e**2 / 2 it is x e (1 + e/2) / D = x s (1 + w) / D below zero, where
+    w takes in what D loses in rounding; and x - x / D above.
+    """
+    u = clamp(x, -110.3, 15.0)
+    scaled, q = expm1_parts(u, shift=SCALE)
+    g = q + ONE
+    e = g * (scaled * f32(2.0**-SCALE))
+    half = HALF * e
+    h = fma(half, e, e)
+    d = rounded_sum(h, ONE)
+    lost = (h - (d - ONE)) + fma(half, e, e - h)
+    below = u * scaled
+    w = fma(negative(lost), fma(e, f32(-0.35), g), fma(half, g, q))
+    below = fma(below, w, below)
+    return where(x > ZERO, u * f32(-(2.0**SCALE)), below) / (d * f32(2.0**SCALE)) + tirx.max(ZERO, x)
 
 
 def mish_backward(g: Expr, x: Expr) -> Expr:
-    """G (t + x (1 - t**2) sigmoid(x)) with t = w / (w + 2), where 1 - t**2 = 4 (w + 1) / (w + 2)**2.
+    """G (t + x (1 - t**2) sigmoid(x)) with t = tanh(log(1 + e)) = w / (w + 2), e = e**x and w = e (e + 2).
 
     As w + 1 = (e + 1)**2, the second term is 4 x e (e + 1) / (w + 2)**2.
     """
-    e, w = _mish_parts(x)
+    x = clamp(x, -87.0, 20.0)  # beyond, the derivative is 0 or 1
+    s, q = expm1_parts(x)
+    e = fma(s, q, s)
+    w = e * (e + TWO)
     d = ONE / (w + TWO)
-    return g * where(x > f32(20.0), ONE, d * fma(f32(4.0) * e * (e + ONE) * x, d, w))
+    return g * (d * fma(f32(4.0) * e * (e + ONE) * x, d, w))
 
 
 def softplus(x: Expr, beta: Expr, threshold: Expr) -> Expr:
-    """log(1 + e**(beta x)) / beta, and x where beta x > threshold."""
+    """log(1 + e**(beta x)) / beta, and x where beta x > threshold.
+
+    As max(z, 0) + log(1 + e**-|z|), whose second term is e P(e) with e = e**-|z| = s (1 + q) in [0, 1].
+    """
     z = x * beta
-    return where(z > threshold, x, log1p(exp(z)) / beta)
+    low = tirx.max(fma(x, beta, negative(z)), f32(-1.0))  # -1 for the NaN of an infinite z, where e is zero
+    s, q = expm1_parts(tirx.max(f32(-88.0), negative(tirx.abs(z))), low=low)
+    p = q + ONE
+    e = p * s
+    value = s + fma(s, fma(p, e * polynomial(e, LOG1P), q), tirx.max(ZERO, z))
+    return where(z > threshold, x, value / beta)
 
 
 def softplus_backward(g: Expr, x: Expr, beta: Expr, threshold: Expr) -> Expr:
@@ -164,7 +183,7 @@ def hardswish_backward(g: Expr, x: Expr) -> Expr:
 
 def erf_backward(g: Expr, x: Expr) -> Expr:
     """G 2 / sqrt(pi) e**-x**2."""
-    return g * (f32(2 / math.sqrt(math.pi)) * exp(ZERO - x * x))
+    return g * (f32(2 / math.sqrt(math.pi)) * exp(negative(x * x)))
 
 
 @dataclass(frozen=True)
@@ -208,5 +227,6 @@ POINTWISE: dict[str, Pointwise] = {
 
 ACTIVATIONS: dict[str, Callable[[Expr], Expr]] = {
     "none": lambda x: x,
-    **{name: POINTWISE[name].forward for name in ("relu", "gelu", "gelu_tanh", "silu", "sigmoid", "tanh")},
+    "gelu": gelu_coarse,
+    **{name: POINTWISE[name].forward for name in ("relu", "gelu_tanh", "silu", "sigmoid", "tanh")},
 }

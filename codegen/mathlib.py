@@ -1,7 +1,8 @@
-"""Transcendental functions on float32, branch-free and vectorisable, as TIR expressions.
+"""Elementary functions on float32, branch-free and vectorisable, as TIR expressions.
 
 ``te.exp`` and its kin become one libm call per lane; these become vector arithmetic. Each takes and returns a float32
-expression. NaN propagates; infinities and zeros are right; a subnormal result may flush to zero.
+expression. NaN propagates; infinities and zeros are right; a subnormal result may flush to zero. A bound "within n ULP"
+is the largest error seen over all float32 numbers (``make test-exhaustive``, docs/accuracy.md).
 """
 
 from __future__ import annotations
@@ -13,39 +14,56 @@ from tvm.ir import Expr
 
 from .leaves.lower import f32, i32
 
+LOG2E = math.log2(math.e)
+# ln 2 = LN2_HIGH + LN2_LOW (Cody and Waite, 1980); the first is ln 2 rounded to float32, and k LN2_HIGH is only ever a
+# term of a fused multiplication and addition.
+LN2_HIGH, LN2_LOW = 0.693147182464599609375, -1.904654299957768e-09
+# Added to a number below 2**22, it leaves the nearest integer in the low bits.
+ROUND = 1.5 * 2.0**23
+# (e**r - 1 - r) / r**2 on |r| <= ln(2)/2 and on 0 <= r <= ln 2, relative to e**r within 2**-28.3: minimax, by linear
+# programming on Chebyshev points, coefficients rounded to float32 one after the other, the rest fitted again each time.
+EXPM1_CENTRED = (
+    0.0013819574378430843,
+    0.00836869329214096,
+    0.041668280959129333,
+    0.1666652113199234,
+    0.4999999403953552,
+)
+EXPM1_ABOVE = (0.0019120648503303528, 0.00786927342414856, 0.0418543703854084, 0.16663210093975067, 0.5000022649765015)
+# (2**r - 1) / r on |r| <= 1/2, in the same way.
+EXP2M1 = (
+    0.0001532679598312825,
+    0.0013391023967415094,
+    0.009618505835533142,
+    0.05550359562039375,
+    0.24022647738456726,
+    0.6931471824645996,
+)
+
+
+# (tanh(x) - x) / x**3 in powers of x**2, for |x| < 0.36, within 2**-30.4 of tanh; as above.
+TANH_SMALL = 0.36
+TANH = (0.01923096738755703, -0.053681835532188416, 0.1333208978176117, -0.33333316445350647)
+
 
 def clamp(x: Expr, low: float, high: float) -> Expr:
     """min(max(x, low), high). The constant comes first: TVM's max(a, b) is a > b ? a : b, which keeps a NaN in b."""
     return tirx.min(f32(high), tirx.max(f32(low), x))
 
 
-def polynomial(x: Expr, coefficients: tuple[float, ...]) -> Expr:
-    """Horner's rule, highest power first."""
-    value = f32(coefficients[0])
-    for c in coefficients[1:]:
-        value = value * x + f32(c)
-    return value
+def negative(x: Expr) -> Expr:
+    """-x: the form that LLVM knows as a negation and folds into others."""
+    return f32(-0.0) - x
 
 
-def power_of_two(k: Expr) -> Expr:
-    """2**k for an int32 k in [-126, 127], built in the exponent bits."""
-    return tirx.reinterpret("float32", tirx.shift_left(k + i32(127), i32(23)))
+def fma(a: Expr, b: Expr, c: Expr) -> Expr:
+    """a b + c, rounded once."""
+    return tirx.call_llvm_pure_intrin("float32", "llvm.fma", a, b, c)
 
 
-def exp(x: Expr) -> Expr:
-    """e**x within 1 ULP: x = k ln 2 + r, a polynomial of degree 6 for e**r, then 2**k in two steps (k may be 128).
-
-    Source: the coefficients of expf in S. L. Moshier's Cephes library; the reduction is Cody and Waite's.
-    """
-    x = clamp(x, -104.0, 89.0)
-    k = tirx.floor(x * f32(1.4426950408889634) + f32(0.5))
-    r = x - k * f32(0.693359375) - k * f32(-2.12194440e-4)
-    p = polynomial(
-        r, (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1)
-    )
-    k_int = k.astype("int32")
-    half = tirx.shift_right(k_int, i32(1))
-    return (p * r * r + r + f32(1.0)) * power_of_two(half) * power_of_two(k_int - half)
+def rounded_sum(a: Expr, b: Expr) -> Expr:
+    """a + b: in a form in which TVM does not simplify (a + b) - b to a."""
+    return fma(a, f32(1.0), b)
 
 
 def copysign(magnitude: Expr, sign: Expr) -> Expr:
@@ -53,9 +71,108 @@ def copysign(magnitude: Expr, sign: Expr) -> Expr:
     return tirx.call_llvm_pure_intrin("float32", "llvm.copysign", magnitude, sign)
 
 
-def fma(a: Expr, b: Expr, c: Expr) -> Expr:
-    """a b + c, rounded once."""
-    return tirx.call_llvm_pure_intrin("float32", "llvm.fma", a, b, c)
+def polynomial(x: Expr, coefficients: tuple[float, ...]) -> Expr:
+    """Horner's rule, highest power first."""
+    value = f32(coefficients[0])
+    for c in coefficients[1:]:
+        value = fma(value, x, f32(c))
+    return value
+
+
+def quartic(x: Expr, square: Expr, c: tuple[float, ...]) -> Expr:
+    """A polynomial of degree 4, highest power first, with a shorter chain than Horner's: G. Estrin, 1960."""
+    high = fma(f32(c[0]), square, fma(f32(c[1]), x, f32(c[2])))
+    return fma(high, square, fma(f32(c[3]), x, f32(c[4])))
+
+
+def bits(x: Expr) -> Expr:
+    """The bits of a float32, as an int32."""
+    return tirx.reinterpret("int32", x)
+
+
+def number(x: Expr) -> Expr:
+    """The float32 of these bits."""
+    return tirx.reinterpret("float32", x)
+
+
+def power(t: Expr) -> Expr:
+    """2**k for t = ROUND + 127 + k; 0 for k = -127 and infinity for k = 128."""
+    return number(tirx.shift_left(bits(t), i32(23)))
+
+
+def expm1_parts(x: Expr, shift: int = 0, low: Expr | None = None) -> tuple[Expr, Expr]:
+    """2**(k + shift) and q with e**(x + low) = 2**k (1 + q), k the integer nearest to x / ln 2; |k + shift| <= 127.
+
+    That 1 + q is not added up saves a rounding error in what follows.
+    """
+    offset = f32(ROUND + 127 + shift)
+    t = fma(x, f32(LOG2E), offset)
+    k = t - offset
+    r = fma(k, f32(-LN2_HIGH), x)  # exact
+    r = fma(k, f32(-LN2_LOW), r) if low is None else r + fma(k, f32(-LN2_LOW), low)
+    square = r * r
+    return power(t), fma(square, quartic(r, square, EXPM1_CENTRED), r)
+
+
+def exp2m1_parts(x: Expr, low: Expr, shift: int = 0) -> tuple[Expr, Expr]:
+    """The same of 2**(x + low)."""
+    offset = f32(ROUND + 127 + shift)
+    t = rounded_sum(x, offset)
+    r = (x - (t - offset)) + low
+    return power(t), r * polynomial(r, EXP2M1)
+
+
+def exp(x: Expr) -> Expr:
+    """e**x = 2**k (1 + q), k = floor(x / ln 2): as 1 <= 1 + q < 2, 2**k reaches to both ends of the range."""
+    x = clamp(x, -88.0, 89.0)
+    offset = f32(ROUND + 127)
+    t = rounded_sum(fma(x, f32(LOG2E), f32(-0.5 + 2.0**-17)), offset)
+    k = t - offset
+    r = fma(k, f32(-LN2_LOW), fma(k, f32(-LN2_HIGH), x))
+    square = r * r
+    s, q = power(t), fma(square, quartic(r, square, EXPM1_ABOVE), r)
+    return fma(s, q, s)
+
+
+def expm1(x: Expr) -> Expr:
+    """e**x - 1 = 2**k q + (2**k - 1), which does not cancel: the form of expm1 in fdlibm."""
+    half, q = expm1_parts(clamp(x, -20.0, 89.0), shift=-1)  # k may be 128
+    value = fma(half, q, half - f32(0.5))
+    return copysign(value + value, x)
+
+
+def tanh(x: Expr) -> Expr:
+    """E / (E + 2) with E = e**2|x| - 1, and the sign of x; an odd polynomial for small x."""
+    a = tirx.abs(x)
+    bounded = tirx.min(f32(9.2), a)
+    s, q = expm1_parts(bounded + bounded)
+    e = fma(s, q, s - f32(1.0))
+    z = x * x
+    value = tirx.Select(a < f32(TANH_SMALL), fma(z * a, polynomial(z, TANH), a), e / (e + f32(2.0)))
+    return copysign(value, x)
+
+
+# 1 + e**-u as 2**-32 of it, in which e**-u reaches to where 1 / (1 + e**-u) is zero.
+SCALE = 32
+
+
+def logistic_denominator(s: Expr, q: Expr) -> Expr:
+    """2**-SCALE + s (1 + q)."""
+    one = f32(2.0**-SCALE)
+    whole = rounded_sum(s, one)
+    return whole + fma(s, q, (s - whole) + one)
+
+
+def sigmoid(x: Expr) -> Expr:
+    """1 / (1 + e**-x)."""
+    s, q = expm1_parts(negative(clamp(x, -104.0, 60.0)), shift=-SCALE)
+    return f32(2.0**-SCALE) / logistic_denominator(s, q)
+
+
+def times_logistic(x: Expr, s: Expr, q: Expr) -> Expr:
+    """x / (1 + e**-u), where 2**SCALE s (1 + q) = e**-u and u has the sign of x."""
+    value = x / logistic_denominator(s, q) * f32(2.0**-SCALE)
+    return tirx.min(tirx.abs(x), value)  # the quotient of a large x overflows
 
 
 def sqrt(x: Expr) -> Expr:
@@ -64,68 +181,49 @@ def sqrt(x: Expr) -> Expr:
 
 
 def rsqrt(x: Expr) -> Expr:
-    """1 / sqrt(x), within 1.5 ULP."""
+    """1 / sqrt(x)."""
     return f32(1.0) / tirx.sqrt(x)
 
 
-def expm1(x: Expr) -> Expr:
-    """e**x - 1 = (2**k (e**r - 1)) + (2**k - 1), with the reduction of :func:`exp`. The sum does not cancel.
-
-    Source: as :func:`exp`; the form is that of expm1 in fdlibm.
-    """
-    y = clamp(x, -20.0, 89.0)
-    k = tirx.floor(y * f32(1.4426950408889634) + f32(0.5))
-    r = y - k * f32(0.693359375) - k * f32(-2.12194440e-4)
-    p = polynomial(
-        r, (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1)
-    )
-    half = power_of_two(k.astype("int32") - i32(1))  # k may be 128
-    value = fma(half, p * r * r + r, half - f32(0.5))
-    return copysign(value + value, x)
+# (log(1 + f) - f + f**2 / 2) / f**3 for sqrt(1/2) <= 1 + f <= sqrt(2), within 2**-27.3 of the logarithm; as above.
+LOG = (
+    -0.07636356353759766,
+    0.12762144207954407,
+    -0.13159599900245667,
+    0.14201585948467255,
+    -0.1662341058254242,
+    0.2000124156475067,
+    -0.2500081956386566,
+    0.3333333134651184,
+)
 
 
 def _log(f: Expr, e: Expr) -> Expr:
-    """log(1 + f) + e ln 2 for f in [sqrt(1/2) - 1, sqrt(2) - 1]. Source: logf in Cephes."""
-    p = polynomial(
-        f,
-        (
-            7.0376836292e-2,
-            -1.1514610310e-1,
-            1.1676998740e-1,
-            -1.2420140846e-1,
-            1.4249322787e-1,
-            -1.6668057665e-1,
-            2.0000714765e-1,
-            -2.4999993993e-1,
-            3.3333331174e-1,
-        ),
-    )
+    """log(1 + f) + e ln 2 for sqrt(1/2) <= 1 + f <= sqrt(2)."""
     z = f * f
-    low = fma(f * z, p, e * f32(-2.12194440e-4)) - f32(0.5) * z
-    return e * f32(0.693359375) + (f + low)
+    low = fma(f * z, polynomial(f, LOG), fma(f32(-0.5), z, e * f32(-2.12194440e-4)))
+    return fma(e, f32(0.693359375), f + low)
 
 
 def log(x: Expr) -> Expr:
-    """The natural logarithm: of the mantissa in [sqrt(1/2), sqrt(2)) as a polynomial, plus the exponent times ln 2.
-
-    Source: logf in Cephes.
-    """
+    """The natural logarithm: of the mantissa in [sqrt(1/2), sqrt(2)) as a polynomial, plus the exponent times ln 2."""
     small = x < f32(2.0**-126)
-    bits = tirx.reinterpret("int32", tirx.Select(small, x * f32(2.0**23), x))
-    e = tirx.shift_right(bits - i32(0x3F3504F3), i32(23))
-    m = tirx.reinterpret("float32", bits - tirx.shift_left(e, i32(23)))
+    b = bits(tirx.Select(small, x * f32(2.0**23), x))
+    e = tirx.shift_right(b - i32(0x3F3504F3), i32(23))
+    m = number(b - tirx.shift_left(e, i32(23)))
     value = _log(m - f32(1.0), (e - tirx.Select(small, i32(23), i32(0))).astype("float32"))
     return _log_limits(value, x, f32(0.0))
 
 
 def log1p(x: Expr) -> Expr:
-    """log(1 + x), where what 1 + x loses is not lost: 2**-e (1 + x) - 1 is one fused multiplication and addition."""
-    bits = tirx.reinterpret("int32", x + f32(1.0))
-    e = tirx.shift_right(bits - i32(0x3F3504F3), i32(23))
-    scale = power_of_two(i32(2) - e)  # four times what it should be, as e may be 128
-    f = fma(scale, f32(0.25) * x, fma(scale, f32(0.25), f32(-1.0)))
-    value = copysign(_log(f, e.astype("float32")), x)
-    return _log_limits(value, x, f32(-1.0))
+    """log(1 + x); what is lost in 1 + x goes into the mantissa's distance from 1."""
+    u = rounded_sum(x, f32(1.0))
+    lost = x - (u - f32(1.0))
+    e = tirx.shift_right(bits(u) - i32(0x3F3504F3), i32(23))
+    shift = tirx.shift_left(e, i32(23))
+    twice = number(i32(0x40000000) - shift)  # 2**(1 - e), as e may be 128
+    f = fma(f32(0.5) * lost, twice, number(bits(u) - shift) - f32(1.0))
+    return _log_limits(copysign(_log(f, e.astype("float32")), x), x, f32(-1.0))
 
 
 def _log_limits(value: Expr, x: Expr, pole: Expr) -> Expr:
@@ -134,54 +232,34 @@ def _log_limits(value: Expr, x: Expr, pole: Expr) -> Expr:
     return tirx.Select(x > pole, value, tirx.Select(tirx.EQ(x, pole), f32(-math.inf), f32(math.nan)))
 
 
-def sigmoid(x: Expr) -> Expr:
-    """1 / (1 + e**-x)."""
-    return f32(1.0) / (f32(1.0) + exp(f32(0.0) - x))
-
-
-def tanh(x: Expr) -> Expr:
-    """tanh within 2 ULP: below 0.625 an odd polynomial, above it 1 - 2 / (e**2|x| + 1) with the sign of x.
-
-    Of |x|, because 2 / (e**2x + 1) is near 2 for a negative x and loses two bits there. Source: tanhf in Cephes.
-    """
-    z = x * x
-    small = polynomial(z, (-5.70498872745e-3, 2.06390887954e-2, -5.37397155531e-2, 1.33314422036e-1, -3.33332819422e-1))
-    magnitude = tirx.abs(x)
-    large = f32(1.0) - f32(2.0) / (exp(magnitude + magnitude) + f32(1.0))
-    signed = tirx.Select(x < f32(0.0), f32(0.0) - large, large)
-    return tirx.Select(magnitude < f32(0.625), small * z * x + x, signed)
+# (erf(x) - x) / x in powers of x**2 for |x| < 1, within 2**-29.4 of erf, and log(1 - erf(x)) for 1 <= x <= 3.95, within
+# 2**-29.8 of erf; as above.
+ERF_SMALL = (
+    7.806903158780187e-05,
+    -0.0007997853099368513,
+    0.005187162198126316,
+    -0.026853347197175026,
+    0.11283578723669052,
+    -0.3761262595653534,
+    0.12837916612625122,
+)
+LOG_ERFC = (
+    0.0001863758370745927,
+    -0.002947636414319277,
+    0.021838005632162094,
+    -0.10310667008161545,
+    -0.6381449103355408,
+    -1.1270891427993774,
+    -0.0003415374958422035,
+)
 
 
 def erf(x: Expr) -> Expr:
-    """erf as x P(x**2) / Q(x**2) on [-4, 4]; beyond, float32 cannot tell it from +-1. Absolute error below 4e-7.
-
-    Source: the rational approximation of Eigen's generic_erf (Eigen/src/Core/MathFunctionsImpl.h, 3.4).
-    """
-    x = clamp(x, -4.0, 4.0)
-    z = x * x
-    p = polynomial(
-        z,
-        (
-            -2.72614225801306e-10,
-            2.77068142495902e-08,
-            -2.10102402082508e-06,
-            -5.69250639462346e-05,
-            -7.34990630326855e-04,
-            -2.95459980854025e-03,
-            -1.60960333262415e-02,
-        ),
-    )
-    q = polynomial(
-        z,
-        (
-            -1.45660718464996e-05,
-            -2.13374055278905e-04,
-            -1.68282697438203e-03,
-            -7.37332916720468e-03,
-            -1.42647390514189e-02,
-        ),
-    )
-    return clamp(x * p / q, -1.0, 1.0)
+    """The error function: an odd polynomial below 1, 1 - e**p(|x|) above, as in N. Juffa's erff."""
+    a = tirx.abs(x)
+    s, q = expm1_parts(polynomial(tirx.min(f32(3.95), a), LOG_ERFC))
+    large = fma(negative(s), q, f32(1.0) - s)
+    return copysign(tirx.Select(a < f32(1.0), fma(a, polynomial(x * x, ERF_SMALL), a), large), x)
 
 
 def exp_nonpositive(x: Expr) -> Expr:

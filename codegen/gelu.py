@@ -1,0 +1,134 @@
+"""The two forms of gelu, x Phi(x) and its approximation with tanh, with derivatives, as TIR expressions on float32.
+
+Their negative tails are products of small numbers; in float32 they are right to the last bits only if what the exponent
+and each factor lose in rounding is carried along (T. Dekker, 1971: with a fused multiplication and addition, what a
+product or a Horner step loses is one more of them).
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from tvm import tirx
+from tvm.ir import Expr
+
+from .leaves.lower import f32
+from .mathlib import (
+    LOG2E,
+    SCALE,
+    clamp,
+    exp2m1_parts,
+    expm1_parts,
+    fma,
+    negative,
+    polynomial,
+    rounded_sum,
+    times_logistic,
+)
+
+ZERO, ONE = f32(0.0), f32(1.0)
+# Where e**(-t**2 / 2) is zero.
+FAR = 13.26
+# Phi(-t) e**(t**2 / 2) (t + SHIFT) in powers of y = 1 / (t + SHIFT) for 0 <= t <= FAR, within 2**-28.6 of itself; and
+# the derivative of log(Phi(-t) e**(t**2 / 2)) by log(y), within 2%. Fitted as the coefficients of codegen/mathlib.py;
+# the last two have few bits, so that h - fma(_, y, h) is exact.
+SHIFT = 3.375
+MILLS = (
+    -3935.421142578125,
+    6581.69677734375,
+    -4148.41748046875,
+    1119.3033447265625,
+    -152.13360595703125,
+    47.85700607299805,
+    9.632575988769531,
+    4.224320411682129,
+    1.3442802429199219,
+    0.3989677429199219,
+)
+MILLS_SLOPE = (6.18906325, 0.84835634)
+# Phi(-t) e**(t**2 / 2) in powers of 1 / (t + COARSE_SHIFT), within 2**-27.8 e**(t**2 / 2).
+COARSE_SHIFT = 2.75
+COARSE = (
+    23.85913848876953,
+    -48.75917053222656,
+    32.977779388427734,
+    -4.741612911224365,
+    2.1973257064819336,
+    0.3096761703491211,
+    0.003068062476813793,
+)
+TANH_SLOPE, TANH_CUBIC = 2 * math.sqrt(2 / math.pi), 0.044715
+
+
+def gelu(x: Expr) -> Expr:
+    """x Phi(x) = max(x, 0) - t Phi(-t) with t = |x|, where Phi(-t) = e**(-t**2 / 2) y H(y) and y = 1 / (t + SHIFT)."""
+    t = tirx.min(f32(FAR), tirx.abs(x))
+    d = rounded_sum(t, f32(SHIFT))
+    y = ONE / d
+    error = fma((d - f32(SHIFT)) - t, y, fma(negative(y), d, ONE))  # of y, relative; goes into the exponent
+    half = f32(-0.5) * t
+    u = half * t
+    s, q = expm1_parts(u, low=fma(polynomial(y, MILLS_SLOPE), error, fma(half, t, negative(u))))
+    inner = polynomial(y, MILLS[:-2])
+    c = fma(inner, y, f32(MILLS[-2]))
+    c_low = fma(inner, y, f32(MILLS[-2]) - c)
+    h = fma(c, y, f32(MILLS[-1]))
+    h_low = fma(c_low, y, fma(c, y, f32(MILLS[-1]) - h))
+    # s t y (1 + q) H
+    st = s * t
+    b = st * y
+    b_low = fma(st, y, negative(b))
+    rest = fma(h, q, h_low * (q + ONE))
+    return tirx.max(ZERO, x) - fma(b, h, fma(b, rest, b_low * (h + rest)))
+
+
+def _coarse(x: Expr) -> tuple[Expr, Expr, Expr]:
+    """t = |x|, e**(-t**2 / 2), and Phi(-t) divided by it."""
+    t = tirx.min(f32(FAR), tirx.abs(x))
+    s, q = expm1_parts(f32(-0.5) * t * t)
+    return t, fma(s, q, s), polynomial(ONE / (t + f32(COARSE_SHIFT)), COARSE)
+
+
+def gelu_coarse(x: Expr) -> Expr:
+    """x Phi(x) within 2e-7 max(1, |x|), in half the time: for sums of many products, which are no more accurate."""
+    t, e, tail = _coarse(x)
+    return fma(negative(t * e), tail, tirx.max(ZERO, x))
+
+
+def gelu_backward(g: Expr, x: Expr) -> Expr:
+    """g (Phi(x) + x phi(x)), with the normal distribution's Phi and its density phi = e**(-x**2 / 2) / sqrt(2 pi)."""
+    t, e, tail = _coarse(x)
+    below = e * fma(t, f32(-1 / math.sqrt(2 * math.pi)), tail)
+    return g * tirx.Select(x > ZERO, ONE - below, below)
+
+
+def _tanh_argument(x: Expr) -> tuple[Expr, Expr]:
+    """2 sqrt(2/pi) (x + 0.044715 x**3) / ln 2, as a sum of two numbers."""
+    slope, cubic = TANH_SLOPE * LOG2E, TANH_SLOPE * LOG2E * TANH_CUBIC
+    slope_high = round(slope * 2**18) / 2**18  # so that slope_high - p is exact
+    cubic_high = float(np.float32(cubic))
+    square = x * x
+    square_low = fma(x, x, negative(square))
+    p = fma(f32(cubic_high), square, f32(slope_high))
+    lost = fma(f32(cubic_high), square, f32(slope_high) - p)
+    p_low = lost + fma(f32(cubic_high), square_low, fma(f32(cubic - cubic_high), square, f32(slope - slope_high)))
+    u = x * p
+    return u, fma(x, p_low, fma(x, p, negative(u)))
+
+
+def gelu_tanh(x: Expr) -> Expr:
+    """x sigmoid(2 sqrt(2/pi) (x + 0.044715 x**3)): Hendrycks and Gimpel, "Gaussian Error Linear Units", 2016."""
+    x = tirx.max(f32(-10.8), x)  # where it is zero
+    u, low = _tanh_argument(tirx.min(f32(8.0), x))
+    return times_logistic(x, *exp2m1_parts(negative(u), negative(low), shift=-SCALE))
+
+
+def gelu_tanh_backward(g: Expr, x: Expr) -> Expr:
+    """g (p + x u' p (1 - p)) with p = sigmoid(u) = 1 / (1 + e) and 1 - p = e p."""
+    x = clamp(x, -10.0, 10.0)  # beyond, the derivative is 0 or 1
+    s, q = exp2m1_parts(*map(negative, _tanh_argument(x)))
+    e = fma(s, q, s)
+    p = ONE / (ONE + e)
+    slope = f32(TANH_SLOPE) * fma(f32(3 * TANH_CUBIC) * x, x, ONE)
+    return g * (p * fma(x * slope, e * p, ONE))
