@@ -156,7 +156,8 @@ def softplus(x: Expr, beta: Expr, threshold: Expr) -> Expr:
     As max(z, 0) + log(1 + e**-|z|), whose second term is e P(e) with e = e**-|z| = s (1 + q) in [0, 1].
     """
     z = x * beta
-    low = tirx.max(fma(x, beta, negative(z)), f32(-1.0))  # -1 for the NaN of an infinite z, where e is zero
+    low = tirx.max(fma(x, beta, negative(z)), f32(-1.0))  # where z is infinite and e zero this is NaN or infinite
+    low = tirx.min(low, f32(1.0))
     s, q = expm1_parts(tirx.max(f32(-88.0), negative(tirx.abs(z))), low=low)
     p = q + ONE
     e = p * s
