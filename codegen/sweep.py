@@ -10,12 +10,14 @@ from typing import Any
 
 from .errors import CodegenError
 from .export import pack, selection
-from .measure.measurer import MEASURE_LIMIT, PLAN_LIMIT, ROUNDS, child
+from .measure.measurer import MEASURE_LIMIT, PLAN_LIMIT, child
 from .records import store
 from .target import Target
 from .tune import rounded
 from .worker import WorkerError
 from .workload import Workload
+
+SWEEP_ROUNDS = 3
 
 
 def sweep(
@@ -47,7 +49,7 @@ def sweep(
                 common["pack"] = str(library)
                 common |= {"seed": 0, "threads": sorted(set(threads))}
                 try:
-                    answer = worker.call({"what": "measure", "rounds": ROUNDS, **common}, MEASURE_LIMIT)
+                    answer = worker.call({"what": "measure", "rounds": SWEEP_ROUNDS, **common}, MEASURE_LIMIT)
                     planned = worker.call({"what": "plan", **common}, PLAN_LIMIT) if answer["status"] == "ok" else {}
                 except WorkerError as error:
                     answer, planned = {"status": error.status, "reason": str(error)}, {}

@@ -116,9 +116,7 @@ class _Emitter:
         lanes = T.ramp(0, 1, self.lanes)
         return [
             self.vector(lambda l: tirx.BufferStore(raw, storage.store(kind, value(l)), [l])),
-            tirx.Evaluate(
-                T.masked_store(buffer, tirx.BufferLoad(raw, [lanes]), T.ramp(place, 1, self.lanes), mask)
-            ),
+            tirx.Evaluate(T.masked_store(buffer, tirx.BufferLoad(raw, [lanes]), T.ramp(place, 1, self.lanes), mask)),
         ]
 
     # -- names ---------------------------------------------------------------------------------------------------
@@ -126,7 +124,9 @@ class _Emitter:
     def scalar(self, name: str, u: int, lane: Expr, dtype: str = "float32") -> Expr:
         """A scalar of the row; in column form, of each lane's."""
         if self.column:
-            return tirx.BufferLoad(self.stack("sc_" + name, self.width * self.lanes, dtype), [lane + i32(u * self.lanes)])
+            return tirx.BufferLoad(
+                self.stack("sc_" + name, self.width * self.lanes, dtype), [lane + i32(u * self.lanes)]
+            )
         return tirx.BufferLoad(self.stack("sc_" + name, 1, dtype), [i32(0)])
 
     def resolve(self, name: str, u: int, lane: Expr, j: Expr | None, values: set[str]) -> Expr:
@@ -243,9 +243,7 @@ class _Emitter:
 
         def chain(c: tirx.Var) -> tirx.Stmt:
             length = tirx.min(i32(CHAIN), count - c * i32(CHAIN))
-            return sequence(
-                self.loop("i", length, lambda i: sequence(*body(c * i32(CHAIN) + i))), *self.empty(step)
-            )
+            return sequence(self.loop("i", length, lambda i: sequence(*body(c * i32(CHAIN) + i))), *self.empty(step))
 
         return [self.loop("c", chains, chain)]
 

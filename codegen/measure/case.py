@@ -26,3 +26,4 @@ class Case:
     exact: Tensor | None = None
     routes: tuple[int, ...] = (PLANNED,)
     floor: float = ERROR_FLOOR
+    recorded: bool = True  # its error is the candidate's

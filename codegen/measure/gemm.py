@@ -116,6 +116,7 @@ def _check_linear(workload: Workload, knobs: Mapping[str, int], seed: int) -> It
             lambda function=function: function(torch.nn.functional.linear(x, w, bias)) + residual,  # type: ignore[misc]
             function(exact) + residual,
             floor=ACTIVATION_FLOOR,
+            recorded=False,
         )
 
 
@@ -150,6 +151,7 @@ def _check_general(workload: Workload, knobs: Mapping[str, int], seed: int) -> I
             lambda function=function: function(torch.nn.functional.linear(a, weight, bias)),  # type: ignore[misc]
             function(exact + bias),
             floor=ACTIVATION_FLOOR,
+            recorded=False,
         )
 
 
