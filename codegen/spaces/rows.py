@@ -11,7 +11,7 @@ from tvm import tirx
 
 from ..leaves import storage
 from ..leaves.rows import rows_leaf
-from ..program import Program
+from ..program import Pass, Program
 from ..target import Target
 from ..workload import Workload
 from .space import Choice, Constraint, Knob, Leaf
@@ -55,8 +55,10 @@ class RowsSpace:
 
     def default(self) -> dict[str, int]:
         """What won on the machine that the shipped records come from, before any tuning."""
+        steps = next(iter(self.variants.values())).steps
+        reduces = any(isinstance(step, Pass) and step.reduce for step in steps)  # needs several accumulators
         return {
-            "unroll": 1 if self.flat else 4,
+            "unroll": 4 if reduces else 1,
             "unroll_column": 4 if self.column else 1,
             "parallel_bytes": 64 << 10,
             "stream_bytes": NEVER,
