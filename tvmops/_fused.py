@@ -156,14 +156,14 @@ def _gated_halves(
 ) -> tuple[Tensor, int]:
     if input.dim() == 1:  # no halves of a scalar: torch's own error
         return _ops.gated_halves(input.select(0, 0), activation), 0
-    return _ops.gated_halves(input.movedim(in_dims[0], 0), activation), 0
+    return _ops.gated_halves(_batched(input, in_dims[0], input.dim() - 1), activation), 0
 
 
 def _star_relu(
     info: Any, in_dims: tuple[int | None, ...], input: Tensor, scale: Tensor, shift: Tensor
 ) -> tuple[Tensor, int]:
     if in_dims[1] is None and in_dims[2] is None:
-        return _ops.star_relu(input.movedim(in_dims[0], 0), scale, shift), 0
+        return _ops.star_relu(_batched(input, in_dims[0], input.dim() - 1), scale, shift), 0
     return _ops.star_relu(*_together(in_dims, (input, scale, shift))), 0
 
 

@@ -258,12 +258,10 @@ RowsKernel::RowsKernel(const tvmops_kernel& kernel) : source(&kernel) {
   row[0] = optional_leaf<RowsFn>(kernel, "row");
   column[0] = optional_leaf<RowsFn>(kernel, "column");
   if (!row[0]) {
-    bool any = false;
-    for (int a = 0; a < kActivations; a++) {
+    for (int a = 0; a < kActivations; a++)
       row[a] = optional_leaf<RowsFn>(kernel, std::string("row.") + kActivationNames[a]);
-      any = any || row[a];
-    }
-    if (!any) throw runtime::Error(describe(kernel) + ": leaf 'row' is missing");
+    if (std::all_of(std::begin(row), std::end(row), [](RowsFn* f) { return !f; }))
+      throw runtime::Error(describe(kernel) + ": leaf 'row', of any activation, is missing");
   }
   check_plan(kernel, rows_plan_size(flat || n > 0));
 }
