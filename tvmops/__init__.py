@@ -20,6 +20,14 @@ _C.load_pack_path()
 from tvmops import _vmap, nn  # noqa: E402, F401
 from tvmops._calibrate import load_calibration as _load_calibration  # noqa: E402
 from tvmops._functional import addmm, bmm, linear, matmul, mm, mv  # noqa: E402
+from tvmops._fused import (  # noqa: E402
+    add_activation,
+    bias_activation,
+    gated_activation,
+    geglu,
+    star_relu,
+    swiglu,
+)
 from tvmops._inspect import Decision, Decisions, explain, kernels, load_pack, show_config  # noqa: E402
 from tvmops._modes import current_mode, mode, set_mode  # noqa: E402
 from tvmops._pointwise import (  # noqa: E402
@@ -65,7 +73,9 @@ _load_calibration()
 __all__ = [
     "Decision",
     "Decisions",
+    "add_activation",
     "addmm",
+    "bias_activation",
     "bmm",
     "current_mode",
     "elu",
@@ -77,6 +87,8 @@ __all__ = [
     "explain",
     "expm1",
     "expm1_",
+    "gated_activation",
+    "geglu",
     "gelu",
     "gelu_",
     "hardswish",
@@ -112,6 +124,8 @@ __all__ = [
     "sqrt_",
     "squared_relu",
     "squared_relu_",
+    "star_relu",
+    "swiglu",
     "tanh",
     "tanh_",
 ]

@@ -58,15 +58,16 @@ class RowsSpace:
         """What won on the machine that the shipped records come from, before any tuning.
 
         Every row operand is a stream of memory: two rows of three of them are more than the hardware follows. Gradients
-        of weights take registers of their own.
+        of weights take registers of their own, and sums several accumulators.
         """
         program = next(iter(self.variants.values()))
-        passes = sum(isinstance(step, Pass) for step in program.steps)
+        passes = [step for step in program.steps if isinstance(step, Pass)]
         partial = any(o.role == "partial" for o in program.operands)
         streams = sum(o.role == "row" for o in program.operands)
+        reduces = any(step.reduce for step in passes)
         return {
-            "unroll": 1 if self.flat else 2 if partial else 4,
-            "height": 2 if passes > 1 and streams <= 2 else 1,
+            "unroll": 2 if partial and reduces else 4 if reduces else 1,
+            "height": 2 if len(passes) > 1 and streams <= 2 else 1,
             "unroll_column": 4 if self.column else 1,
             "parallel_bytes": 64 << 10,
             "stream_bytes": NEVER,

@@ -266,8 +266,12 @@ RowsKernel::RowsKernel(const tvmops_kernel& kernel) : source(&kernel) {
   block_bytes = param(kernel, "block_bytes", 64, 1 << 24);
   row[0] = optional_leaf<RowsFn>(kernel, "row");
   column[0] = optional_leaf<RowsFn>(kernel, "column");
-  for (int a = 0; !row[0] && a < kActivations; a++)
-    row[a] = leaf<RowsFn>(kernel, std::string("row.") + kActivationNames[a]);
+  if (!row[0]) {
+    for (int a = 0; a < kActivations; a++)
+      row[a] = optional_leaf<RowsFn>(kernel, std::string("row.") + kActivationNames[a]);
+    if (std::all_of(std::begin(row), std::end(row), [](RowsFn* f) { return !f; }))
+      throw runtime::Error(describe(kernel) + ": leaf 'row', of any activation, is missing");
+  }
   check_plan(kernel, rows_plan_size(flat || n > 0));
 }
 

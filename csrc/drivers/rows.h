@@ -40,7 +40,8 @@ struct RowsKernel {
   int operands = 0;
   RowsOperand operand[kMaxOperands] = {};
   bool flat = false;  // no element depends on another: where memory is contiguous, rows may be cut anywhere
-  // By activation; programs without one have only the first. The row is contiguous, or lies across neighbouring rows.
+  // By activation, where the program knows it; programs without one have only the first. The row is contiguous, or lies
+  // across neighbouring rows.
   RowsFn* row[kActivations] = {};
   RowsFn* column[kActivations] = {};
   int64_t height = 1;          // rows that go side by side in row form

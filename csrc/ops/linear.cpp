@@ -3,6 +3,7 @@
 #include <ATen/EmptyTensor.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include "ops/activation.h"
 #include "ops/common.h"
 #include "ops/matmul.h"
 #include "ops/packed_weights.h"
@@ -14,36 +15,8 @@ using drivers::Epilogue;
 using drivers::GemmProblem;
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
-using OptionalName = std::optional<c10::string_view>;
 
 namespace {
-
-int activation_index(const OptionalName& name) {
-  if (!name) return drivers::kNone;
-  for (int i = 1; i < drivers::kActivations; i++)
-    if (*name == drivers::kActivationNames[i]) return i;
-  TORCH_CHECK_VALUE(false, "linear: unknown activation '", *name,
-                    "'; it can be None, relu, gelu, gelu_tanh, silu, sigmoid or tanh");
-}
-
-Tensor activate(const Tensor& x, int activation) {
-  switch (activation) {
-    case drivers::kRelu:
-      return at::relu(x);
-    case drivers::kGelu:
-      return at::gelu(x);
-    case drivers::kGeluTanh:
-      return at::gelu(x, "tanh");
-    case drivers::kSilu:
-      return at::silu(x);
-    case drivers::kSigmoid:
-      return at::sigmoid(x);
-    case drivers::kTanh:
-      return at::tanh(x);
-    default:
-      return x;
-  }
-}
 
 Tensor linear_aten(const Tensor& input, const Tensor& weight, const OptionalTensor& bias, int activation,
                    const OptionalTensor& residual) {
@@ -71,7 +44,7 @@ bool readable(const Tensor& input, const Tensor& weight, const OptionalTensor& b
 
 Tensor linear_cpu(const Tensor& input, const Tensor& weight, const OptionalTensor& bias, OptionalName activation_name,
                   const OptionalTensor& residual, bool prepack) {
-  const int activation = activation_index(activation_name);
+  const int activation = activation_index("linear", activation_name);
   if (!readable(input, weight, bias, residual)) {
     record_aten("linear", {input, weight}, kUnsupported);
     return linear_aten(input, weight, bias, activation, residual);
@@ -148,7 +121,7 @@ struct Linear : torch::autograd::Function<Linear> {
 
 Tensor linear_autograd(const Tensor& input, const Tensor& weight, const OptionalTensor& bias, OptionalName activation,
                        const OptionalTensor& residual, bool prepack) {
-  const int index = activation_index(activation);
+  const int index = activation_index("linear", activation);
   const Tensor b = bias.value_or(Tensor()), r = residual.value_or(Tensor());
   const bool odd = input.dim() < 1 || weight.dim() != 2 || input.sym_numel() == 0 || weight.sym_numel() == 0;
   if (odd) record_aten("linear", {input, weight}, kUnsupported);
@@ -164,7 +137,7 @@ Tensor linear_autograd(const Tensor& input, const Tensor& weight, const Optional
 
 Tensor linear_meta(const Tensor& input, const Tensor& weight, const OptionalTensor& bias, OptionalName activation,
                    const OptionalTensor& residual, bool) {
-  const int index = activation_index(activation);
+  const int index = activation_index("linear", activation);
   if (!all_meta({input, weight})) return linear_aten(input, weight, bias, index, residual);
   TORCH_CHECK(input.dim() >= 1 && weight.dim() == 2, "linear: expected an input of at least one dimension and a 2D ",
               "weight, but they have ", input.dim(), " and ", weight.dim(), " dimensions");
@@ -201,7 +174,7 @@ TORCH_LIBRARY_IMPL(tvmops, CPU, m) { m.impl("linear", &linear_cpu); }
 TORCH_LIBRARY_IMPL(tvmops, CompositeExplicitAutograd, m) {
   m.impl("linear", [](const Tensor& input, const Tensor& weight, const OptionalTensor& bias, OptionalName activation,
                       const OptionalTensor& residual,
-                      bool) { return linear_aten(input, weight, bias, activation_index(activation), residual); });
+                      bool) { return linear_aten(input, weight, bias, activation_index("linear", activation), residual); });
 }
 TORCH_LIBRARY_IMPL(tvmops, Meta, m) { m.impl("linear", &linear_meta); }
 TORCH_LIBRARY_IMPL(tvmops, Autograd, m) { m.impl("linear", &linear_autograd); }

@@ -36,13 +36,17 @@ void record(const OpKey& op, const at::Tensor& shape_of, const RowsChoice& choic
                   choice ? "rows" : "aten", choice.reason});
 }
 
-bool run_rows(const OpKey& op, const at::Tensor& self, const RowsProblem& problem) {
+RowsChoice choose_rows(const OpKey& op, const at::Tensor& self, const RowsProblem& problem) {
   RowsChoice choice = choose_rows(op, storage_of(self.scalar_type()), problem.outer, problem.n, problem.inner);
   if (choice && !drivers::fits(*choice.kernel, problem)) choice = {nullptr, "no kernel for these sizes and strides"};
   record(op, self, choice);
-  if (!choice) return false;
-  drivers::rows(*choice.kernel, problem, kAtenParallel);
-  return true;
+  return choice;
+}
+
+bool run_rows(const OpKey& op, const at::Tensor& self, const RowsProblem& problem) {
+  const RowsChoice choice = choose_rows(op, self, problem);
+  if (choice) drivers::rows(*choice.kernel, problem, kAtenParallel);
+  return bool(choice);
 }
 
 }  // namespace tvmops::ops

@@ -46,6 +46,9 @@ inline bool is_readable(const at::Tensor& t) {
 // What a call came to, for tvmops.explain.
 void record(const OpKey& op, const at::Tensor& shape_of, const RowsChoice& choice);
 
+// For a problem, whose results may still lack their memory but not their strides; records the decision.
+RowsChoice choose_rows(const OpKey& op, const at::Tensor& self, const drivers::RowsProblem& problem);
+
 // Runs a problem by a kernel if one applies and wins, and records the decision; else says no, and ATen is to run.
 bool run_rows(const OpKey& op, const at::Tensor& self, const drivers::RowsProblem& problem);
 

@@ -255,7 +255,7 @@ TEST(what_does_not_fit) {
 TEST(a_kernel_that_lacks_something_is_named) {
   Made made = flat_kernel(0);
   made.leaves[0].name = "other";
-  CHECK_THROWS(Error, RowsKernel(made.table), "kernel k", "leaf 'row.none' is missing");
+  CHECK_THROWS(Error, RowsKernel(made.table), "kernel k", "leaf 'row', of any activation, is missing");
   made.leaves[0].name = "row";
   made.params.pop_back();
   made.fill();

@@ -1,11 +1,13 @@
 """Drop-in modules for those of :mod:`torch.nn`."""
 
+from tvmops.nn.fused import GEGLU, SquaredReLU, SwiGLU
 from tvmops.nn.linear import Linear
 from tvmops.nn.pointwise import ELU, GELU, Hardswish, LeakyReLU, Mish, ReLU, Sigmoid, SiLU, Softplus, Tanh
 from tvmops.nn.replacing import Replaced, counterpart, replace
 
 __all__ = [
     "ELU",
+    "GEGLU",
     "GELU",
     "Hardswish",
     "LeakyReLU",
@@ -16,6 +18,8 @@ __all__ = [
     "SiLU",
     "Sigmoid",
     "Softplus",
+    "SquaredReLU",
+    "SwiGLU",
     "Tanh",
     "counterpart",
     "replace",
