@@ -67,6 +67,7 @@ from tvmops._pointwise import (  # noqa: E402
     tanh,
     tanh_,
 )
+from tvmops._reductions import amax, amin, argmax, argmin, mean, sum, var  # noqa: E402
 
 _load_calibration()
 
@@ -75,6 +76,10 @@ __all__ = [
     "Decisions",
     "add_activation",
     "addmm",
+    "amax",
+    "amin",
+    "argmax",
+    "argmin",
     "bias_activation",
     "bmm",
     "current_mode",
@@ -103,6 +108,7 @@ __all__ = [
     "log1p_",
     "log_",
     "matmul",
+    "mean",
     "mish",
     "mish_",
     "mm",
@@ -125,7 +131,9 @@ __all__ = [
     "squared_relu",
     "squared_relu_",
     "star_relu",
+    "sum",
     "swiglu",
     "tanh",
     "tanh_",
+    "var",
 ]

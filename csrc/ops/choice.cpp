@@ -10,6 +10,7 @@
 #include "drivers/gemm.h"
 #include "drivers/rows.h"
 #include "ops/gemm_choice.h"
+#include "ops/reduce_choice.h"
 #include "ops/rows_choice.h"
 #include "runtime/error.h"
 #include "runtime/registry.h"
@@ -53,6 +54,7 @@ int64_t plan_size(const tvmops_kernel& kernel) {
     const int64_t* value = runtime::find_dim(kernel, name);
     return value && *value > 0;
   };
+  if (kernel.driver == std::string_view("reduce")) return drivers::rows_plan_size(false);
   if (kernel.driver == std::string_view("rows")) return drivers::rows_plan_size(drivers::RowsKernel(kernel).by_size());
   return drivers::plan_size(positive("N") && positive("K"));
 }
@@ -96,7 +98,7 @@ uint64_t choice_generation() {
   return runtime::Registry::global().generation() + plans_set.load(std::memory_order_acquire);
 }
 
-bool serves(const tvmops_kernel* kernel) { return gemm_serves(kernel) || rows_serves(kernel); }
+bool serves(const tvmops_kernel* kernel) { return gemm_serves(kernel) || rows_serves(kernel) || reduce_serves(kernel); }
 
 void start_recording() { decisions = std::make_unique<std::vector<Decision>>(); }
 
