@@ -19,6 +19,7 @@ _C.load_pack_path()
 
 from tvmops import _vmap, nn  # noqa: E402, F401
 from tvmops._calibrate import load_calibration as _load_calibration  # noqa: E402
+from tvmops._cross_entropy import cross_entropy  # noqa: E402
 from tvmops._functional import addmm, bmm, linear, matmul, mm, mv  # noqa: E402
 from tvmops._fused import (  # noqa: E402
     add_activation,
@@ -68,6 +69,7 @@ from tvmops._pointwise import (  # noqa: E402
     tanh_,
 )
 from tvmops._reductions import amax, amin, argmax, argmin, mean, sum, var  # noqa: E402
+from tvmops._softmax import log_softmax, logsumexp, softmax  # noqa: E402
 
 _load_calibration()
 
@@ -82,6 +84,7 @@ __all__ = [
     "argmin",
     "bias_activation",
     "bmm",
+    "cross_entropy",
     "current_mode",
     "elu",
     "elu_",
@@ -107,6 +110,8 @@ __all__ = [
     "log1p",
     "log1p_",
     "log_",
+    "log_softmax",
+    "logsumexp",
     "matmul",
     "mean",
     "mish",
@@ -125,6 +130,7 @@ __all__ = [
     "sigmoid_",
     "silu",
     "silu_",
+    "softmax",
     "softplus",
     "sqrt",
     "sqrt_",

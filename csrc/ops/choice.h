@@ -39,6 +39,7 @@ bool serves(const tvmops_kernel* kernel);
 namespace reason {
 inline constexpr const char* kOff = "mode is off";
 inline constexpr const char* kNoKernel = "no loaded kernel runs on this CPU";
+inline constexpr const char* kNotThese = "no kernel for these sizes and strides";
 inline constexpr const char* kSlower = "ATen is faster at this size by the plan";
 inline constexpr const char* kForced = "a kernel applies; mode is force";
 inline constexpr const char* kThumb = "a kernel applies; never timed, so by a rule of thumb";

@@ -26,6 +26,13 @@ bool has_tangent(const at::Tensor& t) {
   return meta && meta->fw_grad(0, t).defined();
 }
 
+bool is_dense_cpu(const c10::TensorImpl* impl) {
+  // What a dense CPU tensor carries, in inference mode or not. (Subtracting key sets would leave the backend's bit.)
+  constexpr c10::DispatchKeySet usual({c10::DispatchKey::CPU, c10::DispatchKey::AutogradCPU,
+                                       c10::DispatchKey::AutocastCPU, c10::DispatchKey::ADInplaceOrView});
+  return (impl->key_set() | usual) == usual && !impl->has_symbolic_sizes_strides();
+}
+
 }  // namespace
 
 bool in_dispatch_mode() {
@@ -35,15 +42,16 @@ bool in_dispatch_mode() {
 }
 
 bool is_plain(const at::Tensor& t) {
-  // What a dense CPU tensor carries, in inference mode or not. (Subtracting key sets would leave the backend's bit.)
-  constexpr c10::DispatchKeySet usual({c10::DispatchKey::CPU, c10::DispatchKey::AutogradCPU,
-                                       c10::DispatchKey::AutocastCPU, c10::DispatchKey::ADInplaceOrView});
   const auto* impl = t.unsafeGetTensorImpl();
-  if ((impl->key_set() | usual) != usual || impl->has_symbolic_sizes_strides()) return false;
+  if (!is_dense_cpu(impl)) return false;
   const auto dtype = t.scalar_type();
   if (dtype != at::kFloat && dtype != at::kBFloat16 && dtype != at::kHalf) return false;
   if (c10::GradMode::is_enabled() && impl->requires_grad()) return false;
   return !has_tangent(t);
+}
+
+bool is_plain_long(const at::Tensor& t) {
+  return is_dense_cpu(t.unsafeGetTensorImpl()) && t.scalar_type() == at::kLong;
 }
 
 at::Tensor new_result(at::IntArrayRef sizes, at::ScalarType dtype) {

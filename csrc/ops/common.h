@@ -28,6 +28,8 @@ void advise_huge_pages(const at::Tensor& fresh);
 // autocast to do on the way: neither a subclass, nor wrapped, nor with a gradient or tangent wanted, in no mode. Its
 // operator may be called right away.
 bool is_plain(const at::Tensor& tensor);
+// The same for int64, as classes and indices are.
+bool is_plain_long(const at::Tensor& tensor);
 // Whether a mode (autocast, functorch, a Python dispatch mode) wants to see every call.
 bool in_dispatch_mode();
 

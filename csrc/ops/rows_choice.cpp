@@ -38,7 +38,7 @@ void record(const OpKey& op, const at::Tensor& shape_of, const RowsChoice& choic
 
 RowsChoice choose_rows(const OpKey& op, const at::Tensor& self, const RowsProblem& problem) {
   RowsChoice choice = choose_rows(op, storage_of(self.scalar_type()), problem.outer, problem.n, problem.inner);
-  if (choice && !drivers::fits(*choice.kernel, problem)) choice = {nullptr, "no kernel for these sizes and strides"};
+  if (choice && !drivers::fits(*choice.kernel, problem)) choice = {nullptr, reason::kNotThese};
   record(op, self, choice);
   return choice;
 }

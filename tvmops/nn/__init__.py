@@ -4,19 +4,23 @@ from tvmops.nn.fused import GEGLU, SquaredReLU, SwiGLU
 from tvmops.nn.linear import Linear
 from tvmops.nn.pointwise import ELU, GELU, Hardswish, LeakyReLU, Mish, ReLU, Sigmoid, SiLU, Softplus, Tanh
 from tvmops.nn.replacing import Replaced, counterpart, replace
+from tvmops.nn.softmax import CrossEntropyLoss, LogSoftmax, Softmax
 
 __all__ = [
+    "CrossEntropyLoss",
     "ELU",
     "GEGLU",
     "GELU",
     "Hardswish",
     "LeakyReLU",
     "Linear",
+    "LogSoftmax",
     "Mish",
     "ReLU",
     "Replaced",
     "SiLU",
     "Sigmoid",
+    "Softmax",
     "Softplus",
     "SquaredReLU",
     "SwiGLU",

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from tvmops.nn import pointwise
+from tvmops.nn import pointwise, softmax
 from tvmops.nn.linear import Linear
 
 
@@ -31,6 +31,9 @@ COUNTERPARTS: dict[type[torch.nn.Module], type[torch.nn.Module]] = {
     torch.nn.Mish: pointwise.Mish,
     torch.nn.Softplus: pointwise.Softplus,
     torch.nn.Hardswish: pointwise.Hardswish,
+    torch.nn.Softmax: softmax.Softmax,
+    torch.nn.LogSoftmax: softmax.LogSoftmax,
+    torch.nn.CrossEntropyLoss: softmax.CrossEntropyLoss,
 }
 
 
