@@ -70,6 +70,7 @@ from tvmops._pointwise import (  # noqa: E402
 )
 from tvmops._reductions import amax, amin, argmax, argmin, mean, sum, var  # noqa: E402
 from tvmops._softmax import log_softmax, logsumexp, softmax  # noqa: E402
+from tvmops._scan import cumprod, cumsum  # noqa: E402
 
 _load_calibration()
 
@@ -85,6 +86,8 @@ __all__ = [
     "bias_activation",
     "bmm",
     "cross_entropy",
+    "cumprod",
+    "cumsum",
     "current_mode",
     "elu",
     "elu_",

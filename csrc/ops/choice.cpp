@@ -12,6 +12,7 @@
 #include "ops/gemm_choice.h"
 #include "ops/reduce_choice.h"
 #include "ops/rows_choice.h"
+#include "ops/scan_choice.h"
 #include "runtime/error.h"
 #include "runtime/registry.h"
 
@@ -56,6 +57,7 @@ int64_t plan_size(const tvmops_kernel& kernel) {
   };
   if (kernel.driver == std::string_view("reduce")) return drivers::rows_plan_size(false);
   if (kernel.driver == std::string_view("rows")) return drivers::rows_plan_size(drivers::RowsKernel(kernel).by_size());
+  if (kernel.driver == std::string_view("scan")) return drivers::scan_plan_size();
   return drivers::plan_size(positive("N") && positive("K"));
 }
 
@@ -98,7 +100,11 @@ uint64_t choice_generation() {
   return runtime::Registry::global().generation() + plans_set.load(std::memory_order_acquire);
 }
 
+<<<<<<< HEAD
 bool serves(const tvmops_kernel* kernel) { return gemm_serves(kernel) || rows_serves(kernel) || reduce_serves(kernel); }
+=======
+bool serves(const tvmops_kernel* kernel) { return gemm_serves(kernel) || rows_serves(kernel) || scan_serves(kernel); }
+>>>>>>> snap-scan-1
 
 void start_recording() { decisions = std::make_unique<std::vector<Decision>>(); }
 
