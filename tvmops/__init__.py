@@ -69,8 +69,8 @@ from tvmops._pointwise import (  # noqa: E402
     tanh_,
 )
 from tvmops._reductions import amax, amin, argmax, argmin, mean, sum, var  # noqa: E402
-from tvmops._softmax import log_softmax, logsumexp, softmax  # noqa: E402
 from tvmops._scan import cumprod, cumsum  # noqa: E402
+from tvmops._softmax import log_softmax, logsumexp, softmax  # noqa: E402
 
 _load_calibration()
 

@@ -61,9 +61,7 @@ def _batched_dim(dim: int, rank: int) -> int:
     """Where a dimension of a function's argument is once the batch is in front; ``rank`` includes the batch."""
     seen = max(rank - 1, 1)  # a number has one dimension to softmax
     if not -seen <= dim < seen:
-        raise IndexError(
-            f"Dimension out of range (expected to be in range of [{-seen}, {seen - 1}], but got {dim})"
-        )
+        raise IndexError(f"Dimension out of range (expected to be in range of [{-seen}, {seen - 1}], but got {dim})")
     return dim % seen + 1
 
 

@@ -174,4 +174,6 @@ def columns_leaf(name: str, program: Program, dtype: str, lanes: int, width: int
     """The leaf ``name``: a program that reduces and stores scalars, for tiles of up to ``width`` vectors of rows."""
     emitter = _Columns(program, dtype, lanes, width)
     body = emitter.body()
-    return leaf(name, emitter.signature(), body, emitter.local, {view: buffer for buffer, view in emitter.views.items()})
+    return leaf(
+        name, emitter.signature(), body, emitter.local, {view: buffer for buffer, view in emitter.views.items()}
+    )

@@ -47,11 +47,7 @@ def _backward() -> Program:
     scalars = (Operand(name, "scalar", dtype="float32") for name in ("maximum", "log_sum", "g"))
     return Program(
         (Operand("x"), *scalars, Operand("dx", written=True)),
-        (
-            Pass(
-                store={"dx": lambda v: v.g * (exp_nonpositive((v.x - v.maximum) - v.log_sum) - v.smoothing)}
-            ),
-        ),
+        (Pass(store={"dx": lambda v: v.g * (exp_nonpositive((v.x - v.maximum) - v.log_sum) - v.smoothing)}),),
         ("smoothing",),
     )
 

@@ -160,7 +160,11 @@ def _var() -> Mapping[str, Program]:
             PARAMS,
         ),
         "join": Program(
-            (*(Operand(name + "s", dtype="float32") for name in parts), y, Operand("counts", "vector", False, "float32")),
+            (
+                *(Operand(name + "s", dtype="float32") for name in parts),
+                y,
+                Operand("counts", "vector", False, "float32"),
+            ),
             pieces,
             PARAMS,
         ),

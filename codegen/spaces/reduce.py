@@ -44,8 +44,10 @@ class ReduceSpace:
             Constraint(
                 "a piece that is walked through twice fits in half of L2",
                 ("width", "segment", "depth"),
-                lambda c: not reduction.twice
-                or 4 * max(c["segment"], c["depth"] * c["width"] * self.lanes) <= target.l2_bytes // 2,
+                lambda c: (
+                    not reduction.twice
+                    or 4 * max(c["segment"], c["depth"] * c["width"] * self.lanes) <= target.l2_bytes // 2
+                ),
             ),
         )
 

@@ -7,10 +7,10 @@ from tvmops.nn.replacing import Replaced, counterpart, replace
 from tvmops.nn.softmax import CrossEntropyLoss, LogSoftmax, Softmax
 
 __all__ = [
-    "CrossEntropyLoss",
     "ELU",
     "GEGLU",
     "GELU",
+    "CrossEntropyLoss",
     "Hardswish",
     "LeakyReLU",
     "Linear",
