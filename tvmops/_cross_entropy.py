@@ -76,7 +76,7 @@ def _rule(
         for t, d in zip((x, target), in_dims, strict=False)
     )
     alike = x.dim() == target.dim() + 1 and x.shape[:2] == target.shape[:2] and x.dim() >= 3
-    if not alike or not target.dtype == torch.int64 or weight is not None:
+    if not alike or target.dtype != torch.int64 or weight is not None:
         names = {code: name for name, code in _REDUCTIONS.items()}
         return torch.vmap(
             lambda a, b, w: F.cross_entropy(

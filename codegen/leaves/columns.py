@@ -28,7 +28,7 @@ class _Columns(_Emitter):
     """Makes the body of one leaf. The base class sees a tile of one vector, whose state is swapped in and out."""
 
     def __init__(self, program: Program, dtype: str, lanes: int, width: int) -> None:
-        super().__init__(program, dtype, lanes, 1, None, True)
+        super().__init__(program, dtype, lanes, 1, None, column=True, height=1, longest=2**31 - 1)
         self.vectors = width
         self.scalar_types: dict[str, str] = {}
         self.views: dict[tirx.Buffer, tirx.Buffer] = {}
@@ -50,11 +50,11 @@ class _Columns(_Emitter):
         one = self.stack(f"{which}_{name}", self.lanes, dtype)
         all_ = self.array(f"{which}_{name}", dtype)
 
-        def body(l: tirx.Var) -> tirx.Stmt:
-            at = u * i32(self.lanes) + l
+        def body(lane: tirx.Var) -> tirx.Stmt:
+            at = u * i32(self.lanes) + lane
             if load:
-                return tirx.BufferStore(one, tirx.BufferLoad(all_, [at]), [l])
-            return tirx.BufferStore(all_, tirx.BufferLoad(one, [l]), [at])
+                return tirx.BufferStore(one, tirx.BufferLoad(all_, [at]), [lane])
+            return tirx.BufferStore(all_, tirx.BufferLoad(one, [lane]), [at])
 
         return self.vector(body)
 
@@ -117,7 +117,7 @@ class _Columns(_Emitter):
                 out.append(self.move(name, which, u, load=True))
                 result, acc = (self.stack(f"{w}_{name}", self.lanes, REDUCTIONS[kind].dtype) for w in ("sc", which))
                 out.append(
-                    self.vector(lambda l, r=result, a=acc: tirx.BufferStore(r, tirx.BufferLoad(a, [l]), [l]))  # type: ignore[misc]
+                    self.vector(lambda lane, r=result, a=acc: tirx.BufferStore(r, tirx.BufferLoad(a, [lane]), [lane]))  # type: ignore[misc]
                 )
                 out.append(self.move(name, "sc", u, load=False))
             return out

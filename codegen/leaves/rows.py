@@ -118,7 +118,9 @@ class _Emitter:
         if mask is None:
             return [
                 self.vector(
-                    lambda l: tirx.BufferStore(into, storage.load(kind, tirx.BufferLoad(buffer, [place + l])), [l])
+                    lambda lane: tirx.BufferStore(
+                        into, storage.load(kind, tirx.BufferLoad(buffer, [place + lane])), [lane]
+                    )
                 )
             ]
         raw = self.stack("raw_" + kind, self.lanes, storage.memory(kind))
@@ -126,7 +128,7 @@ class _Emitter:
         masked = T.masked_load(f"{storage.memory(kind)}x{self.lanes}", buffer, ramp, mask)
         return [
             tirx.BufferStore(raw, masked, [T.ramp(0, 1, self.lanes)]),
-            self.vector(lambda l: tirx.BufferStore(into, storage.load(kind, tirx.BufferLoad(raw, [l])), [l])),
+            self.vector(lambda lane: tirx.BufferStore(into, storage.load(kind, tirx.BufferLoad(raw, [lane])), [lane])),
         ]
 
     def save(
@@ -136,15 +138,15 @@ class _Emitter:
         index = next(i for i, o in enumerate(self.program.operands) if o.name == name)
         buffer, kind = self.buffers[index], self.kinds[index]
 
-        def element(l: tirx.Var) -> Expr:
-            return value(l) if raw else storage.store(kind, value(l))
+        def element(lane: tirx.Var) -> Expr:
+            return value(lane) if raw else storage.store(kind, value(lane))
 
         if mask is None:
-            return [self.vector(lambda l: tirx.BufferStore(buffer, element(l), [place + l]))]
+            return [self.vector(lambda lane: tirx.BufferStore(buffer, element(lane), [place + lane]))]
         vector = self.stack("out_" + kind, self.lanes, storage.memory(kind))
         lanes = T.ramp(0, 1, self.lanes)
         return [
-            self.vector(lambda l: tirx.BufferStore(vector, element(l), [l])),
+            self.vector(lambda lane: tirx.BufferStore(vector, element(lane), [lane])),
             tirx.Evaluate(T.masked_store(buffer, tirx.BufferLoad(vector, [lanes]), T.ramp(place, 1, self.lanes), mask)),
         ]
 
@@ -200,13 +202,13 @@ class _Emitter:
         for name, function in step.values.items():
             buffer = self.stack("v_" + name, self.lanes)
             out.append(
-                self.vector(lambda l, b=buffer, f=function: tirx.BufferStore(b, f(view(l)), [l]))  # type: ignore[misc]
+                self.vector(lambda lane, b=buffer, f=function: tirx.BufferStore(b, f(view(lane)), [lane]))  # type: ignore[misc]
             )
             known.add(name)
         for name, function in step.store.items():
             i = next(i for i, o in enumerate(self.program.operands) if o.name == name)
             if name not in kept:
-                out += self.save(name, lambda l, f=function: f(view(l)), self.place(i, j), mask)  # type: ignore[misc]
+                out += self.save(name, lambda lane, f=function: f(view(lane)), self.place(i, j), mask)  # type: ignore[misc]
                 continue
             kind = self.kinds[i]
             raw, back = (
@@ -214,24 +216,24 @@ class _Emitter:
                 self.stack("x_" + name, self.lanes),
             )
 
-            def keep(l: tirx.Var, f=function, kind=kind, raw=raw) -> tirx.Stmt:
-                return tirx.BufferStore(raw, storage.store(kind, f(view(l))), [l])
+            def keep(lane: tirx.Var, f=function, kind=kind, raw=raw) -> tirx.Stmt:
+                return tirx.BufferStore(raw, storage.store(kind, f(view(lane))), [lane])
 
-            def read(l: tirx.Var, kind=kind, raw=raw, back=back) -> tirx.Stmt:
-                return tirx.BufferStore(back, storage.load(kind, tirx.BufferLoad(raw, [l])), [l])
+            def read(lane: tirx.Var, kind=kind, raw=raw, back=back) -> tirx.Stmt:
+                return tirx.BufferStore(back, storage.load(kind, tirx.BufferLoad(raw, [lane])), [lane])
 
             out += [self.vector(keep), self.vector(read)]
-            out += self.save(name, lambda l, raw=raw: tirx.BufferLoad(raw, [l]), self.place(i, j), mask, raw=True)  # type: ignore[misc]
+            out += self.save(name, lambda lane, raw=raw: tirx.BufferLoad(raw, [lane]), self.place(i, j), mask, raw=True)  # type: ignore[misc]
         for name, (kind, term) in step.reduce.items():
             reduction = REDUCTIONS[kind]
             acc = self.accumulator(name, kind, target)
 
-            def add(l: tirx.Var, acc=acc, term=term, reduction=reduction) -> tirx.Stmt:
-                at = l + i32(self.slot(u))
+            def add(lane: tirx.Var, acc=acc, term=term, reduction=reduction) -> tirx.Stmt:
+                at = lane + i32(self.slot(u))
                 before = tirx.BufferLoad(acc, [at])
-                value = reduction.combine(before, term(view(l)))
+                value = reduction.combine(before, term(view(lane)))
                 if mask is not None and not self.column:
-                    value = tirx.Select(l < self.tail, value, before)
+                    value = tirx.Select(lane < self.tail, value, before)
                 return tirx.BufferStore(acc, value, [at])
 
             out.append(self.vector(add))
@@ -241,7 +243,7 @@ class _Emitter:
             out += self.load(name, total, self.place(i, j), mask)
             out += self.save(
                 name,
-                lambda l, t=total, f=function: tirx.BufferLoad(t, [l]) + f(view(l)),  # type: ignore[misc]
+                lambda lane, t=total, f=function: tirx.BufferLoad(t, [lane]) + f(view(lane)),  # type: ignore[misc]
                 self.place(i, j),
                 mask,
             )
@@ -273,9 +275,11 @@ class _Emitter:
             reduction, acc = REDUCTIONS[kind], self.accumulator(name, kind, which)
             identity = tirx.const(reduction.identity, reduction.dtype)
             for u in range(self.sides * self.width):
-                out.append(
-                    self.vector(lambda l, a=acc, u=u, i=identity: tirx.BufferStore(a, i, [l + i32(u * self.lanes)]))  # type: ignore[misc]
-                )
+
+                def reset(lane: tirx.Var, u: int = u, acc=acc, identity=identity) -> tirx.Stmt:
+                    return tirx.BufferStore(acc, identity, [lane + i32(u * self.lanes)])
+
+                out.append(self.vector(reset))
         return out
 
     def empty(self, step: Pass) -> list[tirx.Stmt]:
@@ -287,8 +291,8 @@ class _Emitter:
             acc, total = self.accumulator(name, kind, "acc"), self.accumulator(name, kind, "tot")
             for u in range(self.sides * self.width):
 
-                def move(l: tirx.Var, u: int = u, acc=acc, total=total) -> tirx.Stmt:
-                    at = [l + i32(u * self.lanes)]
+                def move(lane: tirx.Var, u: int = u, acc=acc, total=total) -> tirx.Stmt:
+                    at = [lane + i32(u * self.lanes)]
                     return tirx.BufferStore(total, tirx.BufferLoad(total, at) + tirx.BufferLoad(acc, at), at)
 
                 out.append(self.vector(move))
@@ -346,9 +350,9 @@ class _Emitter:
         out: list[tirx.Stmt] = []
 
         def halve(width: int) -> tirx.Stmt:
-            def pair(l: tirx.Var) -> tirx.Stmt:
-                one, other = (tirx.BufferLoad(acc, [first + l + i32(at)]) for at in (0, width))
-                return tirx.BufferStore(acc, reduction.combine(one, other), [first + l])
+            def pair(lane: tirx.Var) -> tirx.Stmt:
+                one, other = (tirx.BufferLoad(acc, [first + lane + i32(at)]) for at in (0, width))
+                return tirx.BufferStore(acc, reduction.combine(one, other), [first + lane])
 
             return self.vector(pair, width) if width > 1 else pair(i32(0))
 
@@ -357,9 +361,9 @@ class _Emitter:
             width -= self.lanes
             at = width
 
-            def vectors(l: tirx.Var, at: int = at) -> tirx.Stmt:
-                one, other = (tirx.BufferLoad(acc, [first + l + i32(at)]) for at in (0, at))
-                return tirx.BufferStore(acc, reduction.combine(one, other), [first + l])
+            def vectors(lane: tirx.Var, at: int = at) -> tirx.Stmt:
+                one, other = (tirx.BufferLoad(acc, [first + lane + i32(at)]) for at in (0, at))
+                return tirx.BufferStore(acc, reduction.combine(one, other), [first + lane])
 
             out.append(self.vector(vectors))
         while width > 1:
@@ -393,8 +397,8 @@ class _Emitter:
             result = self.stack("sc_" + name, self.width * self.lanes, REDUCTIONS[kind].dtype)
             for u in range(self.width):
 
-                def keep(l: tirx.Var, u: int = u, acc=acc, result=result) -> tirx.Stmt:
-                    at = [l + i32(u * self.lanes)]
+                def keep(lane: tirx.Var, u: int = u, acc=acc, result=result) -> tirx.Stmt:
+                    at = [lane + i32(u * self.lanes)]
                     return tirx.BufferStore(result, tirx.BufferLoad(acc, at), at)
 
                 out.append(self.vector(keep))
@@ -408,13 +412,13 @@ class _Emitter:
         def each(body: Callable[[int, Expr], tirx.Stmt]) -> list[tirx.Stmt]:
             if not self.column:
                 return self.each_side(lambda: [body(0, i32(0))])
-            return [self.vector(lambda l, u=u: body(u, l)) for u in range(self.width)]  # type: ignore[misc]
+            return [self.vector(lambda lane, u=u: body(u, lane)) for u in range(self.width)]  # type: ignore[misc]
 
         for name, function in step.values.items():
             buffer = self.stack("sc_" + name, self.width * lanes if self.column else self.height)
 
             def compute(u: int, lane: Expr, f=function, b=buffer) -> tirx.Stmt:
-                value = f(Names(lambda name: self.resolve(name, u, lane, None, set())))
+                value = f(Names(lambda read: self.resolve(read, u, lane, None, set())))
                 return tirx.BufferStore(b, value, [lane + i32(u * self.lanes) if self.column else i32(self.side)])
 
             out += each(compute)
@@ -425,7 +429,7 @@ class _Emitter:
                 self.start = start
 
                 def value(lane: Expr, u: int = u, f=function) -> Expr:
-                    return f(Names(lambda name: self.resolve(name, u, lane, None, set())))
+                    return f(Names(lambda read: self.resolve(read, u, lane, None, set())))
 
                 if self.column:
                     out += self.save(name, value, self.place(k, i32(0)), mask)
@@ -459,8 +463,8 @@ class _Emitter:
                 out += self.load(o.name, one, self.place(k, i32(0)), mask)
                 whole = self.stack("sc_" + o.name, self.width * self.lanes)
 
-                def keep(l: tirx.Var, u: int = u, one=one, whole=whole) -> tirx.Stmt:
-                    return tirx.BufferStore(whole, tirx.BufferLoad(one, [l]), [l + i32(u * self.lanes)])
+                def keep(lane: tirx.Var, u: int = u, one=one, whole=whole) -> tirx.Stmt:
+                    return tirx.BufferStore(whole, tirx.BufferLoad(one, [lane]), [lane + i32(u * self.lanes)])
 
                 out.append(self.vector(keep))
         return out

@@ -41,8 +41,8 @@ struct ReduceKernel {
   int64_t parallel_bytes = 0;  // below it one thread does it all
 };
 
-// [outer, n, inner], reduced along n to `y`, contiguous [outer, inner]. Neighbouring rows are neighbours in memory; with
-// inner == 1 so are the elements of a row.
+// [outer, n, inner], reduced along n to `y`, contiguous [outer, inner]. Neighbouring rows are neighbours in memory;
+// with inner == 1 so are the elements of a row.
 struct ReduceProblem {
   const void* x = nullptr;
   void* y = nullptr;

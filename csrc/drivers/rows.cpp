@@ -45,11 +45,6 @@ void for_ranges(const ParallelFor& parallel, bool threads, int64_t count, Body&&
       &body);
 }
 
-void call(RowsFn* leaf, void* const (&p)[kMax], const int (&s)[kMax], int64_t rows, int64_t n, const float* f) {
-  leaf(p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7], p[8], p[9], s[0], s[1], s[2], s[3], s[4], s[5], s[6], s[7], s[8],
-       s[9], static_cast<int>(rows), static_cast<int>(n), f[0], f[1], f[2], f[3]);
-}
-
 // Of a length that the compiler knows, so that it vectorises.
 void add_line(float* __restrict to, const float* __restrict from) {
   for (int64_t i = 0; i < kLine; i++) to[i] += from[i];
@@ -145,7 +140,7 @@ class Run {
       if (streams)
         streamed(p, s, count, p_.n);
       else
-        call(k_.row[p_.variant], p, s, count, p_.n, p_.param);
+        call_rows(k_.row[p_.variant], p, s, count, p_.n, p_.param);
     }
     if (streams) runtime::stream_fence();
   }
@@ -153,7 +148,7 @@ class Run {
   // A call whose results go through a block in L1 and from there past the caches, if this problem streams.
   void streamed(void* const (&p)[kMax], const int (&s)[kMax], int64_t rows, int64_t n) {
     RowsFn* const leaf = k_.row[p_.variant];
-    if (!streams_) return call(leaf, p, s, rows, n, p_.param);
+    if (!streams_) return call_rows(leaf, p, s, rows, n, p_.param);
     const int64_t stride = round_up(n, kLine);
     void* q[kMax];
     int t[kMax];
@@ -169,7 +164,7 @@ class Run {
       q[i] = here ? block + offset[i] : p[i];
       t[i] = here ? static_cast<int>(stride) : s[i];
     }
-    call(leaf, q, t, rows, n, p_.param);
+    call_rows(leaf, q, t, rows, n, p_.param);
     for (int i = 0; i < k_.operands; i++) {
       if (!out(i) || !p[i]) continue;
       const int64_t bytes = k_.operand[i].bytes;
@@ -234,7 +229,7 @@ class Run {
             p[i] = p_.operand[i].data;
           }
         }
-        call(k_.column[p_.variant], p, s, std::min(count * k_.tile, p_.inner - column), p_.n, p_.param);
+        call_rows(k_.column[p_.variant], p, s, std::min(count * k_.tile, p_.inner - column), p_.n, p_.param);
         begin += count;
       }
     });

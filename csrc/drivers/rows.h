@@ -53,6 +53,13 @@ struct RowsKernel {
   bool by_size() const { return flat || n > 0; }  // see rows_plan_bucket
 };
 
+// A leaf of a row program with all its operands.
+inline void call_rows(RowsFn* leaf, void* const (&p)[RowsKernel::kMaxOperands],
+                      const int (&s)[RowsKernel::kMaxOperands], int64_t rows, int64_t n, const float* f) {
+  leaf(p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7], p[8], p[9], s[0], s[1], s[2], s[3], s[4], s[5], s[6], s[7], s[8],
+       s[9], static_cast<int>(rows), static_cast<int>(n), f[0], f[1], f[2], f[3]);
+}
+
 // A tensor seen as [outer, n, inner]: outer * inner rows of n elements, inner elements apart.
 struct RowsProblem {
   struct Data {
