@@ -15,7 +15,7 @@ from tvm.ir import Expr
 
 from .leaves.lower import f32, i32
 
-MAX_OPERANDS, MAX_PARAMS = 8, 4
+MAX_OPERANDS, MAX_PARAMS = 10, 4
 Value = Callable[[Any], Expr]
 Role = Literal["row", "vector", "scalar", "partial", "scratch"]
 
@@ -39,9 +39,10 @@ class Operand:
 class Pass:
     """One walk along the row. Functions take a namespace: operands, values, scalars and params by name, ``j``, ``n``.
 
-    ``values`` are computed first, in order; ``reduce`` maps a name to ("sum" | "max" | "min" | "nanmax" | ..., term);
-    ``store`` writes row and scratch operands; ``add`` adds to partial ones. ``prefetch`` names row operands of which
-    the next row is asked for meanwhile: for a pass that computes more than it reads.
+    ``values`` are computed first, in order; ``store`` writes row and scratch operands; ``reduce`` maps a name to
+    ("sum" | "max" | "min" | "nanmax" | ..., term); ``add`` adds to partial operands. Those two see what was stored, as
+    it was rounded. ``prefetch`` names row operands to ask for meanwhile, for a pass that computes more than it reads:
+    of those that are only read the next rows, of written ones this row, which a later pass will store.
     """
 
     values: Mapping[str, Value] = field(default_factory=dict)

@@ -2,9 +2,10 @@
 
 Two leaves are made of a :class:`~codegen.program.Program`:
 
-- ``row``: the row is contiguous, and lanes run along it;
-- ``column``: ``rows`` neighbouring rows lie across the lanes, element i of each ``stride`` behind element i - 1. This is
-  how softmax over the first dimension of a matrix runs, without a transpose.
+- ``row``: the row is contiguous, and lanes run along it; several rows go side by side, as the sums of one row are a
+  chain of latencies, and what all rows share (weights, their gradients) is then loaded and stored once;
+- ``column``: ``rows`` neighbouring rows lie across the lanes, element i of each ``stride`` behind element i - 1. This
+  is how softmax over the first dimension of a matrix runs, without a transpose.
 
 Both have the prototype ``RowsFn`` of csrc/drivers/rows.h: MAX_OPERANDS pointers, as many strides in elements, rows, n,
 MAX_PARAMS floats. Low precision is storage: every operand is converted to float32 when loaded.
@@ -24,13 +25,31 @@ from .lower import i32, leaf, prefetch, sequence
 
 # Additions in one accumulator before it is emptied into another: bounds the error of a long sum.
 CHAIN = 64
+LINE = 64  # bytes of a cache line
+
+
+def wide(index: Expr) -> Expr:
+    """In 64 bits: LLVM then needs no sign extension in the loop."""
+    return index.astype("int64")
 
 
 class _Emitter:
     """Makes the body of one leaf."""
 
-    def __init__(self, program: Program, dtype: str, lanes: int, unroll: int, n: int | None, column: bool) -> None:
+    def __init__(
+        self,
+        program: Program,
+        dtype: str,
+        lanes: int,
+        unroll: int,
+        n: int | None,
+        *,
+        column: bool,
+        height: int,
+        longest: int,
+    ) -> None:
         self.program, self.lanes, self.unroll, self.column = program, lanes, unroll, column
+        self.height, self.longest = height, longest
         self.buffers, self.strides = [], []
         for i in range(MAX_OPERANDS):
             operand = program.operands[i] if i < len(program.operands) else None
@@ -43,7 +62,9 @@ class _Emitter:
         self.params = [tirx.Var(f"f{i}", "float32") for i in range(MAX_PARAMS)]
         self.local: list[tirx.Buffer] = []
         self._cache: dict[tuple[str, int, str], tirx.Buffer] = {}
-        self.row = tirx.Var("row", "int32")
+        # Row form: the first of the rows that go side by side, which of them the code now is for, and how many.
+        self.row: Expr = i32(0)
+        self.side, self.sides = 0, height
         # Column form: where the current vector starts, which one of its tile it is, and how many the tile has.
         self.start: Expr = i32(0)
         self.index = 0
@@ -83,9 +104,11 @@ class _Emitter:
             column = self.start if role in ("row", "scalar") else i32(0)
             return j * self.strides[index] + column if role != "scalar" else column + self.strides[index]
         if role == "row":
-            return self.row * self.strides[index] + j
+            return wide(self.row + i32(self.side)) * wide(self.strides[index]) + wide(j)
         if role == "scalar":
-            return self.row + self.strides[index]
+            return self.row + i32(self.side) + self.strides[index]
+        if role == "scratch":
+            return i32(self.side) * self.strides[index] + j
         return j + self.strides[index]
 
     def load(self, name: str, into: tirx.Buffer, place: Expr, mask: Expr | None) -> list[tirx.Stmt]:
@@ -106,17 +129,23 @@ class _Emitter:
             self.vector(lambda l: tirx.BufferStore(into, storage.load(kind, tirx.BufferLoad(raw, [l])), [l])),
         ]
 
-    def save(self, name: str, value: Callable[[tirx.Var], Expr], place: Expr, mask: Expr | None) -> list[tirx.Stmt]:
-        """One vector to an operand."""
+    def save(
+        self, name: str, value: Callable[[tirx.Var], Expr], place: Expr, mask: Expr | None, *, raw: bool = False
+    ) -> list[tirx.Stmt]:
+        """One vector to an operand; ``raw``: of its own dtype already."""
         index = next(i for i, o in enumerate(self.program.operands) if o.name == name)
         buffer, kind = self.buffers[index], self.kinds[index]
+
+        def element(l: tirx.Var) -> Expr:
+            return value(l) if raw else storage.store(kind, value(l))
+
         if mask is None:
-            return [self.vector(lambda l: tirx.BufferStore(buffer, storage.store(kind, value(l)), [place + l]))]
-        raw = self.stack("out_" + kind, self.lanes, storage.memory(kind))
+            return [self.vector(lambda l: tirx.BufferStore(buffer, element(l), [place + l]))]
+        vector = self.stack("out_" + kind, self.lanes, storage.memory(kind))
         lanes = T.ramp(0, 1, self.lanes)
         return [
-            self.vector(lambda l: tirx.BufferStore(raw, storage.store(kind, value(l)), [l])),
-            tirx.Evaluate(T.masked_store(buffer, tirx.BufferLoad(raw, [lanes]), T.ramp(place, 1, self.lanes), mask)),
+            self.vector(lambda l: tirx.BufferStore(vector, element(l), [l])),
+            tirx.Evaluate(T.masked_store(buffer, tirx.BufferLoad(vector, [lanes]), T.ramp(place, 1, self.lanes), mask)),
         ]
 
     # -- names ---------------------------------------------------------------------------------------------------
@@ -127,7 +156,7 @@ class _Emitter:
             return tirx.BufferLoad(
                 self.stack("sc_" + name, self.width * self.lanes, dtype), [lane + i32(u * self.lanes)]
             )
-        return tirx.BufferLoad(self.stack("sc_" + name, 1, dtype), [i32(0)])
+        return tirx.BufferLoad(self.stack("sc_" + name, self.height, dtype), [i32(self.side)])
 
     def resolve(self, name: str, u: int, lane: Expr, j: Expr | None, values: set[str]) -> Expr:
         """What a name stands for in lane ``lane`` of vector ``u``, at element ``j`` of the row."""
@@ -151,14 +180,17 @@ class _Emitter:
 
     def element(self, step: Pass, u: int, j: Expr, start: Expr, mask: Expr | None, target: str) -> list[tirx.Stmt]:
         """What a pass does to one vector: vector ``u`` of a step of the loop, at element ``j``."""
-        names = used(step)
+        # What is reduced or added of an operand that this pass stores is what was stored.
+        kept = used(Pass(reduce=step.reduce, add=step.add)) & set(step.store)
+        names = used(Pass(values=step.values, store=step.store)) | (used(step) - kept)
         out: list[tirx.Stmt] = []
         self.start, self.index = start, u
         for i, o in enumerate(self.program.operands):
             if o.name in names and o.role in ("row", "vector", "scratch"):
                 out += self.load(o.name, self.stack("x_" + o.name, self.lanes), self.place(i, j), mask)
-            if o.name in step.prefetch and not self.column:
-                out.append(prefetch(self.buffers[i], [self.place(i, j) + self.strides[i]], write=o.written))
+            if o.name in step.prefetch and not self.column and u * self.lanes * storage.size(self.kinds[i]) % LINE == 0:
+                ahead = wide(i32(0 if o.written else self.sides)) * wide(self.strides[i])
+                out.append(prefetch(self.buffers[i], [self.place(i, j) + ahead], write=o.written))
         known: set[str] = set()
 
         def view(lane: tirx.Var) -> Names:
@@ -171,12 +203,31 @@ class _Emitter:
                 self.vector(lambda l, b=buffer, f=function: tirx.BufferStore(b, f(view(l)), [l]))  # type: ignore[misc]
             )
             known.add(name)
+        for name, function in step.store.items():
+            i = next(i for i, o in enumerate(self.program.operands) if o.name == name)
+            if name not in kept:
+                out += self.save(name, lambda l, f=function: f(view(l)), self.place(i, j), mask)  # type: ignore[misc]
+                continue
+            kind = self.kinds[i]
+            raw, back = (
+                self.stack("kept_" + name, self.lanes, storage.memory(kind)),
+                self.stack("x_" + name, self.lanes),
+            )
+
+            def keep(l: tirx.Var, f=function, kind=kind, raw=raw) -> tirx.Stmt:
+                return tirx.BufferStore(raw, storage.store(kind, f(view(l))), [l])
+
+            def read(l: tirx.Var, kind=kind, raw=raw, back=back) -> tirx.Stmt:
+                return tirx.BufferStore(back, storage.load(kind, tirx.BufferLoad(raw, [l])), [l])
+
+            out += [self.vector(keep), self.vector(read)]
+            out += self.save(name, lambda l, raw=raw: tirx.BufferLoad(raw, [l]), self.place(i, j), mask, raw=True)  # type: ignore[misc]
         for name, (kind, term) in step.reduce.items():
             reduction = REDUCTIONS[kind]
             acc = self.accumulator(name, kind, target)
 
-            def add(l: tirx.Var, acc=acc, term=term, reduction=reduction) -> tirx.Stmt:  # type: ignore[no-untyped-def]
-                at = l + i32(u * self.lanes)
+            def add(l: tirx.Var, acc=acc, term=term, reduction=reduction) -> tirx.Stmt:
+                at = l + i32(self.slot(u))
                 before = tirx.BufferLoad(acc, [at])
                 value = reduction.combine(before, term(view(l)))
                 if mask is not None and not self.column:
@@ -184,9 +235,6 @@ class _Emitter:
                 return tirx.BufferStore(acc, value, [at])
 
             out.append(self.vector(add))
-        for name, function in step.store.items():
-            i = next(i for i, o in enumerate(self.program.operands) if o.name == name)
-            out += self.save(name, lambda l, f=function: f(view(l)), self.place(i, j), mask)  # type: ignore[misc]
         for name, function in step.add.items():
             i = next(i for i, o in enumerate(self.program.operands) if o.name == name)
             total = self.stack("x_" + name, self.lanes)
@@ -201,7 +249,20 @@ class _Emitter:
 
     def accumulator(self, name: str, kind: str, which: str) -> tirx.Buffer:
         """``which``: "acc", or "tot" for what chains of a sum are emptied into."""
-        return self.stack(f"{which}_{name}", self.width * self.lanes, REDUCTIONS[kind].dtype)
+        return self.stack(f"{which}_{name}", self.height * self.width * self.lanes, REDUCTIONS[kind].dtype)
+
+    def slot(self, u: int) -> int:
+        """Where vector ``u`` of the current row is in an accumulator."""
+        return (self.side * self.width + u) * self.lanes
+
+    def each_side(self, body: Callable[[], list[tirx.Stmt]]) -> list[tirx.Stmt]:
+        """``body`` for each of the rows that go side by side."""
+        out: list[tirx.Stmt] = []
+        for side in range(self.sides):
+            self.side = side
+            out += body()
+        self.side = 0
+        return out
 
     def clear(self, step: Pass, which: str, only: str | None = None) -> list[tirx.Stmt]:
         """Identities into the accumulators."""
@@ -211,7 +272,7 @@ class _Emitter:
                 continue
             reduction, acc = REDUCTIONS[kind], self.accumulator(name, kind, which)
             identity = tirx.const(reduction.identity, reduction.dtype)
-            for u in range(self.width):
+            for u in range(self.sides * self.width):
                 out.append(
                     self.vector(lambda l, a=acc, u=u, i=identity: tirx.BufferStore(a, i, [l + i32(u * self.lanes)]))  # type: ignore[misc]
                 )
@@ -224,9 +285,9 @@ class _Emitter:
             if kind != "sum":
                 continue
             acc, total = self.accumulator(name, kind, "acc"), self.accumulator(name, kind, "tot")
-            for u in range(self.width):
+            for u in range(self.sides * self.width):
 
-                def move(l: tirx.Var, u: int = u, acc=acc, total=total) -> tirx.Stmt:  # type: ignore[no-untyped-def]
+                def move(l: tirx.Var, u: int = u, acc=acc, total=total) -> tirx.Stmt:
                     at = [l + i32(u * self.lanes)]
                     return tirx.BufferStore(total, tirx.BufferLoad(total, at) + tirx.BufferLoad(acc, at), at)
 
@@ -257,43 +318,39 @@ class _Emitter:
         out = self.clear(step, "acc")
         out += self.clear(step, "tot", "sum")
 
+        def each(u: int, j: Expr, mask: Expr | None) -> list[tirx.Stmt]:
+            return self.each_side(lambda: self.element(step, u, j, zero, mask, "acc"))
+
         def main(i: Expr) -> list[tirx.Stmt]:
-            return [
-                s
-                for u in range(self.unroll)
-                for s in self.element(step, u, i * i32(block) + i32(u * self.lanes), zero, None, "acc")
-            ]
+            return [s for u in range(self.unroll) for s in each(u, i * i32(block) + i32(u * self.lanes), None)]
 
         out += self.walk(step, full, main)
         done = full * i32(block)
         if self.unroll > 1:
-            out.append(
-                self.loop(
-                    "i", rest, lambda i: sequence(*self.element(step, 0, done + i * i32(self.lanes), zero, None, "acc"))
-                )
-            )
+            out.append(self.loop("i", rest, lambda i: sequence(*each(0, done + i * i32(self.lanes), None))))
         if not (isinstance(self.n, tirx.IntImm) and int(self.n) % self.lanes == 0):
             lanes = T.ramp(0, 1, self.lanes)
             mask = lanes < T.broadcast(self.tail, self.lanes)
-            last = self.element(step, 0, self.n - self.tail, zero, mask, "acc")
+            last = each(0, self.n - self.tail, mask)
             out.append(tirx.IfThenElse(self.tail > zero, sequence(*last), None))
         out += self.empty(step)
         for name, (kind, _) in step.reduce.items():
-            out += self.fold(name, kind)
+            out += self.each_side(lambda name=name, kind=kind: self.fold(name, kind))  # type: ignore[misc]
         return out
 
     def fold(self, name: str, kind: str) -> list[tirx.Stmt]:
         """The lanes of an accumulator to one scalar, in a fixed tree."""
         reduction = REDUCTIONS[kind]
         acc = self.accumulator(name, kind, "tot" if kind == "sum" else "acc")
+        first = i32(self.slot(0))
         out: list[tirx.Stmt] = []
 
         def halve(width: int) -> tirx.Stmt:
             def pair(l: tirx.Var) -> tirx.Stmt:
-                value = reduction.combine(tirx.BufferLoad(acc, [l]), tirx.BufferLoad(acc, [l + i32(width)]))
-                return tirx.BufferStore(acc, value, [l])
+                one, other = (tirx.BufferLoad(acc, [first + l + i32(at)]) for at in (0, width))
+                return tirx.BufferStore(acc, reduction.combine(one, other), [first + l])
 
-            return self.vector(pair, width) if width > 1 else pair(i32(0))  # type: ignore[arg-type]
+            return self.vector(pair, width) if width > 1 else pair(i32(0))
 
         width = self.unroll * self.lanes
         while width > self.lanes:  # vectors first
@@ -301,16 +358,16 @@ class _Emitter:
             at = width
 
             def vectors(l: tirx.Var, at: int = at) -> tirx.Stmt:
-                value = reduction.combine(tirx.BufferLoad(acc, [l]), tirx.BufferLoad(acc, [l + i32(at)]))
-                return tirx.BufferStore(acc, value, [l])
+                one, other = (tirx.BufferLoad(acc, [first + l + i32(at)]) for at in (0, at))
+                return tirx.BufferStore(acc, reduction.combine(one, other), [first + l])
 
             out.append(self.vector(vectors))
         while width > 1:
             width //= 2
             out.append(halve(width))
-        result = self.stack("sc_" + name, 1, reduction.dtype)
+        result = self.stack("sc_" + name, self.height, reduction.dtype)
         self.scalar_types[name] = reduction.dtype
-        out.append(tirx.BufferStore(result, tirx.BufferLoad(acc, [i32(0)]), [i32(0)]))
+        out.append(tirx.BufferStore(result, tirx.BufferLoad(acc, [first]), [i32(self.side)]))
         return out
 
     def across(self, step: Pass, starts: Sequence[Expr], mask: Expr | None) -> list[tirx.Stmt]:
@@ -336,7 +393,7 @@ class _Emitter:
             result = self.stack("sc_" + name, self.width * self.lanes, REDUCTIONS[kind].dtype)
             for u in range(self.width):
 
-                def keep(l: tirx.Var, u: int = u, acc=acc, result=result) -> tirx.Stmt:  # type: ignore[no-untyped-def]
+                def keep(l: tirx.Var, u: int = u, acc=acc, result=result) -> tirx.Stmt:
                     at = [l + i32(u * self.lanes)]
                     return tirx.BufferStore(result, tirx.BufferLoad(acc, at), at)
 
@@ -350,15 +407,15 @@ class _Emitter:
 
         def each(body: Callable[[int, Expr], tirx.Stmt]) -> list[tirx.Stmt]:
             if not self.column:
-                return [body(0, i32(0))]
+                return self.each_side(lambda: [body(0, i32(0))])
             return [self.vector(lambda l, u=u: body(u, l)) for u in range(self.width)]  # type: ignore[misc]
 
         for name, function in step.values.items():
-            buffer = self.stack("sc_" + name, self.width * lanes if self.column else 1)
+            buffer = self.stack("sc_" + name, self.width * lanes if self.column else self.height)
 
-            def compute(u: int, lane: Expr, f=function, b=buffer) -> tirx.Stmt:  # type: ignore[no-untyped-def]
+            def compute(u: int, lane: Expr, f=function, b=buffer) -> tirx.Stmt:
                 value = f(Names(lambda name: self.resolve(name, u, lane, None, set())))
-                return tirx.BufferStore(b, value, [lane + i32(u * self.lanes) if self.column else i32(0)])
+                return tirx.BufferStore(b, value, [lane + i32(u * self.lanes) if self.column else i32(self.side)])
 
             out += each(compute)
         for name, function in step.store.items():
@@ -367,14 +424,17 @@ class _Emitter:
             for u, start in enumerate(starts):
                 self.start = start
 
-                def value(lane: Expr, u: int = u, f=function) -> Expr:  # type: ignore[no-untyped-def]
+                def value(lane: Expr, u: int = u, f=function) -> Expr:
                     return f(Names(lambda name: self.resolve(name, u, lane, None, set())))
 
                 if self.column:
                     out += self.save(name, value, self.place(k, i32(0)), mask)
-                else:
-                    stored = storage.store(kind, value(i32(0)))
-                    out.append(tirx.BufferStore(buffer, stored, [self.place(k, i32(0))]))
+                    continue
+
+                def one(k: int = k, kind: str = kind, buffer=buffer, value=value) -> list[tirx.Stmt]:
+                    return [tirx.BufferStore(buffer, storage.store(kind, value(i32(0))), [self.place(k, i32(0))])]
+
+                out += self.each_side(one)
         return out
 
     def given(self, starts: Sequence[Expr], mask: Expr | None) -> list[tirx.Stmt]:
@@ -386,8 +446,12 @@ class _Emitter:
                 continue
             kind = self.kinds[k]
             if not self.column:
-                value = storage.load(kind, tirx.BufferLoad(self.buffers[k], [self.place(k, i32(0))]))
-                out.append(tirx.BufferStore(self.stack("sc_" + o.name, 1), value, [i32(0)]))
+
+                def one(k: int = k, kind: str = kind, name: str = o.name) -> list[tirx.Stmt]:
+                    value = storage.load(kind, tirx.BufferLoad(self.buffers[k], [self.place(k, i32(0))]))
+                    return [tirx.BufferStore(self.stack("sc_" + name, self.height), value, [i32(self.side)])]
+
+                out += self.each_side(one)
                 continue
             for u, start in enumerate(starts):
                 self.start = start
@@ -395,14 +459,14 @@ class _Emitter:
                 out += self.load(o.name, one, self.place(k, i32(0)), mask)
                 whole = self.stack("sc_" + o.name, self.width * self.lanes)
 
-                def keep(l: tirx.Var, u: int = u, one=one, whole=whole) -> tirx.Stmt:  # type: ignore[no-untyped-def]
+                def keep(l: tirx.Var, u: int = u, one=one, whole=whole) -> tirx.Stmt:
                     return tirx.BufferStore(whole, tirx.BufferLoad(one, [l]), [l + i32(u * self.lanes)])
 
                 out.append(self.vector(keep))
         return out
 
     def tile(self, starts: Sequence[Expr], mask: Expr | None) -> tirx.Stmt:
-        """All steps, for a row or a tile of columns."""
+        """All steps, for rows side by side or a tile of columns."""
         self.scalar_types: dict[str, str] = {}
         out = self.given(starts, mask)
         for step in self.program.steps:
@@ -414,10 +478,26 @@ class _Emitter:
                 out += self.along(step)
         return sequence(*out)
 
+    def down(self) -> tirx.Stmt:
+        """All rows, ``height`` at a time, then one by one."""
+
+        def some(first: Expr, sides: int) -> tirx.Stmt:
+            self.row, self.sides = first, sides
+            return self.tile([i32(0)], None)
+
+        if self.height == 1:
+            return self.loop("r", self.rows, lambda r: some(r, 1))
+        height = i32(self.height)
+        full = tirx.Select(self.n <= i32(self.longest), tirx.floordiv(self.rows, height), i32(0))
+        return sequence(
+            self.loop("r", full, lambda r: some(r * height, self.height)),
+            self.loop("r", self.rows - full * height, lambda r: some(full * height + r, 1)),
+        )
+
     def body(self) -> tirx.Stmt:
         """The leaf's body."""
         if not self.column:
-            return tirx.For(self.row, i32(0), self.rows, tirx.ForKind.SERIAL, self.tile([i32(0)], None))
+            return self.down()
         block = self.lanes * self.unroll
         full = tirx.floordiv(self.rows, i32(block))
         rest = tirx.floordiv(tirx.floormod(self.rows, i32(block)), i32(self.lanes))
@@ -441,9 +521,23 @@ class _Emitter:
 
 
 def rows_leaf(
-    name: str, program: Program, dtype: str, lanes: int, unroll: int, n: int | None = None, *, column: bool = False
+    name: str,
+    program: Program,
+    dtype: str,
+    lanes: int,
+    unroll: int,
+    n: int | None = None,
+    *,
+    column: bool = False,
+    height: int = 1,
+    longest: int = 2**31 - 1,
 ) -> tirx.PrimFunc:
-    """The leaf ``name`` of a program, for ``dtype`` storage; ``n`` is compiled in if given."""
-    emitter = _Emitter(program, dtype, lanes, unroll, n, column)
+    """The leaf ``name`` of a program, for ``dtype`` storage; ``n`` is compiled in if given.
+
+    ``unroll``: vectors in one step of the loop. ``height``: rows side by side, in the form along rows, if
+    they are at most ``longest``.
+    """
+    assert not column or height == 1
+    emitter = _Emitter(program, dtype, lanes, unroll, n, column=column, height=height, longest=longest)
     body = emitter.body()
     return leaf(name, emitter.signature(), body, emitter.local)

@@ -11,7 +11,7 @@ from tvm import tirx
 
 from ..leaves import storage
 from ..leaves.rows import rows_leaf
-from ..program import Program
+from ..program import Operand, Pass, Program
 from ..target import Target
 from ..workload import Workload
 from .space import Choice, Constraint, Knob, Leaf
@@ -40,6 +40,7 @@ class RowsSpace:
         self.lanes = target.lanes()
         self.knobs = (
             Knob("unroll", (1, 2, 4, 8), "vectors of a row in one step of the loop"),
+            Knob("height", (1,) if flat else (1, 2, 4), "rows side by side, while they fit in L1"),
             Knob("unroll_column", (1, 2, 4, 8) if column else (1,), "vectors of neighbouring rows in one step"),
             Knob("parallel_bytes", (16 << 10, 64 << 10, 256 << 10), "what is worth starting threads for"),
             Knob("stream_bytes", (24 << 20, 48 << 20, 96 << 20, NEVER), "from here on results bypass the caches"),
@@ -54,25 +55,37 @@ class RowsSpace:
         )
 
     def default(self) -> dict[str, int]:
-        """What won on the machine that the shipped records come from, before any tuning."""
+        """What won on the machine that the shipped records come from, before any tuning.
+
+        Every row operand is a stream of memory: two rows of three of them are more than the hardware follows. Gradients
+        of weights take registers of their own.
+        """
+        program = next(iter(self.variants.values()))
+        passes = sum(isinstance(step, Pass) for step in program.steps)
+        partial = any(o.role == "partial" for o in program.operands)
+        streams = sum(o.role == "row" for o in program.operands)
         return {
-            "unroll": 1 if self.flat else 4,
+            "unroll": 1 if self.flat else 2 if partial else 4,
+            "height": 2 if passes > 1 and streams <= 2 else 1,
             "unroll_column": 4 if self.column else 1,
             "parallel_bytes": 64 << 10,
             "stream_bytes": NEVER,
             "block_bytes": 16 << 10,
         }
 
+    def element_bytes(self, operand: Operand) -> int:
+        """Of an element in memory."""
+        return storage.size(self.workload.dtype if operand.dtype == "data" else operand.dtype)
+
     def params(self, choice: Choice) -> dict[str, int]:
         """What the driver binds: the operands of the program, and the knobs."""
         program = next(iter(self.variants.values()))
         out = {"operands": len(program.operands), "flat": int(self.flat)}
         for i, operand in enumerate(program.operands):
-            dtype = self.workload.dtype if operand.dtype == "data" else operand.dtype
             out[f"role{i}"] = ROLES.index(operand.role)
             out[f"written{i}"] = int(operand.written)
-            out[f"bytes{i}"] = storage.size(dtype)
-        out["tile"] = self.lanes * choice["unroll_column"]
+            out[f"bytes{i}"] = self.element_bytes(operand)
+        out |= {"tile": self.lanes * choice["unroll_column"], "height": choice["height"]}
         return out | {name: choice[name] for name in ("parallel_bytes", "stream_bytes", "block_bytes")}
 
     def apply(self, choice: Choice) -> list[Leaf]:
@@ -80,20 +93,23 @@ class RowsSpace:
         op, dtype, n = self.workload.op, self.workload.dtype, self.workload.dims["N"]
         prefix = "tvmops_" + self.target.name.replace("-", "_")
         leaves = []
+        height = choice["height"]
         for form in ("row", "column")[: 1 + self.column]:
-            unroll = choice["unroll_column" if form == "column" else "unroll"]
-            length = n if form == "row" else None
+            column = form == "column"
+            unroll = choice["unroll_column" if column else "unroll"]
+            how = [f"u{unroll}", *([] if column else [f"h{height}", f"n{n or ''}"])]
             for variant, program in self.variants.items():
                 name = f"{form}.{variant}" if variant else form
-                symbol = "_".join(
-                    [prefix, op, dtype, name.replace(".", "_"), f"u{unroll}", *([f"n{length}"] if length else [])]
-                )
+                symbol = "_".join([prefix, op, dtype, name.replace(".", "_"), *how])
 
                 def make(
-                    symbol: str = symbol, program: Program = program, unroll: int = unroll, form: str = form
+                    symbol: str = symbol, program: Program = program, unroll: int = unroll, column: bool = column
                 ) -> tirx.PrimFunc:
-                    column = form == "column"
-                    return rows_leaf(symbol, program, dtype, self.lanes, unroll, None if column else n, column=column)
+                    if column:
+                        return rows_leaf(symbol, program, dtype, self.lanes, unroll, column=True)
+                    element = sum(self.element_bytes(o) for o in program.operands if o.role == "row")
+                    longest = self.target.l1_bytes // (height * element)
+                    return rows_leaf(symbol, program, dtype, self.lanes, unroll, n, height=height, longest=longest)
 
                 leaves.append(Leaf(name, symbol, make))
         return leaves

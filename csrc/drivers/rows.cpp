@@ -46,8 +46,13 @@ void for_ranges(const ParallelFor& parallel, bool threads, int64_t count, Body&&
 }
 
 void call(RowsFn* leaf, void* const (&p)[kMax], const int (&s)[kMax], int64_t rows, int64_t n, const float* f) {
-  leaf(p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7], s[0], s[1], s[2], s[3], s[4], s[5], s[6], s[7],
-       static_cast<int>(rows), static_cast<int>(n), f[0], f[1], f[2], f[3]);
+  leaf(p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7], p[8], p[9], s[0], s[1], s[2], s[3], s[4], s[5], s[6], s[7], s[8],
+       s[9], static_cast<int>(rows), static_cast<int>(n), f[0], f[1], f[2], f[3]);
+}
+
+// Of a length that the compiler knows, so that it vectorises.
+void add_line(float* __restrict to, const float* __restrict from) {
+  for (int64_t i = 0; i < kLine; i++) to[i] += from[i];
 }
 
 // One problem on its way through the leaves.
@@ -131,7 +136,8 @@ class Run {
             sums += p_.n;
             break;
           case Role::kScratch:
-            p[i] = runtime::scratch<float>(kScratchRow, static_cast<size_t>(p_.n));
+            s[i] = static_cast<int>(round_up(p_.n, kLine));
+            p[i] = runtime::scratch<float>(kScratchRow, static_cast<size_t>(k_.height * s[i]));
             break;
         }
       }
@@ -191,15 +197,17 @@ class Run {
         rows(std::min(b * height, count), std::min((b + 1) * height, count), mine);
       }
     });
+    for_ranges(parallel_, threads_ && blocks * size * 4 >= k_.parallel_bytes, size / kLine,
+               [&](int64_t begin, int64_t end) {
+                 for (int64_t b = 1; b < blocks; b++)
+                   for (int64_t line = begin * kLine; line < end * kLine; line += kLine)
+                     add_line(all + line, all + b * size + line);
+               });
     int64_t index = 0;
     for (int i = 0; i < k_.operands; i++) {
       if (k_.operand[i].role != Role::kPartial) continue;
-      auto* const result = static_cast<float*>(p_.operand[i].data);
-      const float* const first = all + index++ * p_.n;
-      if (!result) continue;
-      std::memcpy(result, first, static_cast<size_t>(p_.n) * sizeof(float));
-      for (int64_t b = 1; b < blocks; b++)
-        for (int64_t j = 0; j < p_.n; j++) result[j] += first[b * size + j];
+      const float* const sum = all + index++ * p_.n;
+      if (p_.operand[i].data) std::memcpy(p_.operand[i].data, sum, static_cast<size_t>(p_.n) * sizeof(float));
     }
   }
 
@@ -252,6 +260,7 @@ RowsKernel::RowsKernel(const tvmops_kernel& kernel) : source(&kernel) {
   }
   flat = param(kernel, "flat", 0, 1) != 0;
   tile = param(kernel, "tile", 1, 1 << 20);
+  height = param(kernel, "height", 1, 64);
   parallel_bytes = param(kernel, "parallel_bytes", 0, INT64_MAX);
   stream_bytes = param(kernel, "stream_bytes", 0, INT64_MAX);
   block_bytes = param(kernel, "block_bytes", 64, 1 << 24);

@@ -14,10 +14,10 @@ namespace tvmops::drivers {
 
 using runtime::ParallelFor;
 
-// Pointers and strides (in elements) of up to eight operands, rows, n, up to four parameters. What a program does not
+// Pointers and strides (in elements) of up to ten operands, rows, n, up to four parameters. What a program does not
 // have is null or 0.
-using RowsFn = void(void*, void*, void*, void*, void*, void*, void*, void*, int, int, int, int, int, int, int, int,
-                    int rows, int n, float, float, float, float);
+using RowsFn = void(void*, void*, void*, void*, void*, void*, void*, void*, void*, void*, int, int, int, int, int, int,
+                    int, int, int, int, int rows, int n, float, float, float, float);
 
 // row: an element per element of the row; vector: [n], the same for all rows; scalar: one per row; partial: [n],
 // float32, the sum over all rows; scratch: float32, room for the row (in column form, the tile) that is worked on.
@@ -31,7 +31,7 @@ struct RowsOperand {
 
 // A kernel of the registry, bound.
 struct RowsKernel {
-  static constexpr int kMaxOperands = 8, kMaxParams = 4;
+  static constexpr int kMaxOperands = 10, kMaxParams = 4;
 
   explicit RowsKernel(const tvmops_kernel& kernel);  // throws runtime::Error naming a leaf or param that is missing
 
@@ -43,6 +43,7 @@ struct RowsKernel {
   // By activation; programs without one have only the first. The row is contiguous, or lies across neighbouring rows.
   RowsFn* row[kActivations] = {};
   RowsFn* column[kActivations] = {};
+  int64_t height = 1;          // rows that go side by side in row form
   int64_t tile = 0;            // rows of a tile in column form
   int64_t parallel_bytes = 0;  // below it one thread does it all
   int64_t stream_bytes = 0;    // from it on, results bypass the caches

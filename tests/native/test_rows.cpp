@@ -36,9 +36,9 @@ const ParallelFor kThreads = {
     [] { return thread_count; },
 };
 
-#define LEAF(name)                                                                                                  \
-  void name(void* p0, void* p1, void* p2, void* p3, void*, void*, void*, void*, int s0, int s1, int, int, int, int, \
-            int, int, int rows, int n, float f0, float, float, float)
+#define LEAF(name)                                                                                                 \
+  void name(void* p0, void* p1, void* p2, void* p3, void*, void*, void*, void*, void*, void*, int s0, int s1, int, \
+            int, int, int, int, int, int, int, int rows, int n, float f0, float, float, float)
 
 // y = f0 x
 LEAF(scale) {
@@ -94,6 +94,7 @@ struct Made {
     }
     add("flat", flat);
     add("tile", 4);
+    add("height", 1);
     add("parallel_bytes", 0);
     add("stream_bytes", stream);
     add("block_bytes", 1024);
@@ -280,4 +281,3 @@ TEST(size_buckets) {
 }
 
 }  // namespace
-
