@@ -1,0 +1,121 @@
+"""Every pointwise function of one number at all 2**32 float32 numbers: ``python -m tests.exhaustive [NAME...]``.
+
+Prints a table of the largest and the mean error, ours and ATen's, in units in the last place (:mod:`tests.accuracy`),
+where the result is a normal number; then the largest error where it is subnormal, in smallest normal numbers, as such
+results may flush to zero. Takes a minute a function on two cores. The exit status is 1 if an error of ours exceeds 2.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import sys
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+import tvmops
+from tests.accuracy import ATEN, PARAMS, exact, ulps
+
+CHUNK = 1 << 16
+TASK = 1 << 26
+LIMIT = 2.0
+TINY = torch.finfo().tiny
+
+
+@dataclass
+class Errors:
+    """What is known of a function so far."""
+
+    worst: float = 0.0
+    where: float = 0.0
+    total: float = 0.0
+    count: int = 0
+    subnormal: float = 0.0
+
+    def add(self, x: Tensor, value: Tensor, reference: Tensor) -> None:
+        """Takes in a chunk."""
+        distance = ulps(value, reference)
+        tiny = reference.abs() < TINY
+        if tiny.any():
+            self.subnormal = max(self.subnormal, float(distance[tiny].max()) * 2.0**-23)
+            x, distance = x[~tiny], distance[~tiny]
+        if not distance.numel():
+            return
+        at = int(distance.argmax())
+        if distance[at] > self.worst:
+            self.worst, self.where = float(distance[at]), float(x[at])
+        self.total += float(distance.sum())
+        self.count += distance.numel()
+
+    def merge(self, other: Errors) -> None:
+        """Takes in what another process knows."""
+        if other.worst > self.worst:
+            self.worst, self.where = other.worst, other.where
+        self.total += other.total
+        self.count += other.count
+        self.subnormal = max(self.subnormal, other.subnormal)
+
+
+def function(name: str) -> Callable[[Tensor], Tensor]:
+    """The public function, with the parameters of :mod:`tests.accuracy`."""
+    if name == "gelu_tanh":
+        return lambda x: tvmops.gelu(x, approximate="tanh")
+    made: Callable[..., Tensor] = getattr(tvmops, name)
+    return lambda x: made(x, *PARAMS.get(name, ()))
+
+
+def measure(name: str, start: int, stop: int, step: int) -> tuple[Errors, Errors]:
+    """The errors of tvmops and of ATen at every ``step``-th float32 whose bits are in a range."""
+    ours, theirs = Errors(), Errors()
+    call = function(name)
+    torch.set_num_threads(1)
+    with torch.no_grad(), tvmops.mode("force"):
+        assert all(d.kernel for d in tvmops.explain(call, torch.zeros(8))), f"no kernel serves {name}"
+        for first in range(start, stop, CHUNK * step):
+            bits = torch.arange(first, min(first + CHUNK * step, stop), step, dtype=torch.int64)
+            x = bits.to(torch.int32).view(torch.float32)
+            reference = exact(name, x)
+            ours.add(x, call(x), reference)
+            theirs.add(x, ATEN[name](x), reference)
+    return ours, theirs
+
+
+def together(parts: Iterable[tuple[Errors, Errors]]) -> tuple[Errors, Errors]:
+    """Of the parts of a function."""
+    ours, theirs = Errors(), Errors()
+    for part in parts:
+        ours.merge(part[0])
+        theirs.merge(part[1])
+    return ours, theirs
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", default=list(ATEN), help=", ".join(ATEN))
+    parser.add_argument("--step", type=int, default=1, help="try every STEP-th float32 only")
+    args = parser.parse_args()
+    header = ("function", "max", "at", "mean", "subnormal", "ATen max", "at", "mean")
+    print(f"| {' | '.join(header)} |\n| --- |" + " ---: |" * (len(header) - 1))
+    failed = False
+    starts = range(-(2**31), 2**31, TASK)
+    pool = ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn"))
+    tasks = {n: [pool.submit(measure, n, s, s + TASK, args.step) for s in starts] for n in args.names}
+    for name in args.names:
+        ours, theirs = together(task.result() for task in tasks[name])
+        cells = (
+            *(f"{ours.worst:.3f}", f"{ours.where:.9g}", f"{ours.total / ours.count:.4f}", f"{ours.subnormal:.2g}"),
+            *(f"{theirs.worst:.3g}", f"{theirs.where:.9g}", f"{theirs.total / theirs.count:.4f}"),
+        )
+        print(f"| {name} | {' | '.join(cells)} |", flush=True)
+        failed |= not (ours.worst <= LIMIT and ours.subnormal <= 1.0)
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
