@@ -16,6 +16,7 @@ PYTHON ?= python3
 DEMO_ARGS ?=
 BENCH_ARGS ?= all
 PYTEST_ARGS ?=
+NAMES ?=
 
 # The environment must hold what constraints.txt says and nothing that the caller's shell brings along.
 unexport PYTHONPATH PYTHONHOME PYTHONSTARTUP VIRTUAL_ENV
@@ -49,11 +50,11 @@ $(if $(wildcard tvmops/_C*.so),,$(shell rm -f $(EXT_STAMP)))
 
 say = @printf '\n== %s\n' "$(1)"
 
-.PHONY: help demo test test-native test-python bench lint format env pack build clean distclean
+.PHONY: help demo test test-native test-python test-exhaustive bench lint format env pack build clean distclean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
-	@printf '\nPYTHON=%s; DEMO_ARGS, BENCH_ARGS and PYTEST_ARGS are passed on.\n' '$(PYTHON)'
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@printf '\nPYTHON=%s; DEMO_ARGS, BENCH_ARGS, PYTEST_ARGS and NAMES are passed on.\n' '$(PYTHON)'
 
 demo: build ## MiniLM sentence embeddings: torch.nn.Linear against tvmops.nn.Linear
 	$(call say,demo: examples/minilm.py)
@@ -75,6 +76,9 @@ test-native: $(ENV_STAMP) $(PACK_STAMP) ## C++ tests through ctest, plain and un
 		-DTVMOPS_SANITIZE="address;undefined"
 	@$(IN_VENV) cmake --build build/native-sanitize
 	@$(IN_VENV) ctest --test-dir build/native-sanitize --output-on-failure --no-tests=error
+
+test-exhaustive: build ## pointwise functions at all 2**32 float32 numbers, NAMES="gelu mish" for some; half an hour
+	@$(PY) -m tests.exhaustive $(NAMES)
 
 bench: build ## the benchmark suite, BENCH_ARGS="matmul --threads 1" for a part
 	$(call say,benchmarks)

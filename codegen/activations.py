@@ -14,7 +14,7 @@ from tvm import tirx
 from tvm.ir import Expr
 
 from . import mathlib
-from .gelu import gelu, gelu_backward, gelu_coarse, gelu_tanh, gelu_tanh_backward
+from .gelu import gelu, gelu_backward, gelu_quick, gelu_tanh, gelu_tanh_backward
 from .leaves.lower import f32
 from .mathlib import (
     SCALE,
@@ -196,12 +196,14 @@ class Pointwise:
         backward: ``(g, saved, *params) -> g * dy/dx``.
         params: names of the float32 parameters, in the order of torch's function.
         saves: what ``backward`` reads, "input" or "output".
+        low: ``forward`` for results in float16 or bfloat16, where something quicker will do.
     """
 
     forward: Callable[..., Expr]
     backward: Callable[..., Expr]
     params: tuple[str, ...] = ()
     saves: str = "input"
+    low: Callable[..., Expr] | None = None
 
 
 POINTWISE: dict[str, Pointwise] = {
@@ -210,7 +212,7 @@ POINTWISE: dict[str, Pointwise] = {
     "elu": Pointwise(elu, elu_backward, ("alpha",)),
     "sigmoid": Pointwise(sigmoid, sigmoid_backward, saves="output"),
     "tanh": Pointwise(mathlib.tanh, tanh_backward, saves="output"),
-    "gelu": Pointwise(gelu, gelu_backward),
+    "gelu": Pointwise(gelu, gelu_backward, low=gelu_quick),
     "gelu_tanh": Pointwise(gelu_tanh, gelu_tanh_backward),
     "silu": Pointwise(silu, silu_backward),
     "mish": Pointwise(mish, mish_backward),
@@ -228,6 +230,6 @@ POINTWISE: dict[str, Pointwise] = {
 
 ACTIVATIONS: dict[str, Callable[[Expr], Expr]] = {
     "none": lambda x: x,
-    "gelu": gelu_coarse,
+    "gelu": gelu_quick,
     **{name: POINTWISE[name].forward for name in ("relu", "gelu_tanh", "silu", "sigmoid", "tanh")},
 }

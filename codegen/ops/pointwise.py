@@ -64,13 +64,14 @@ FUNCTIONS: Mapping[str, tuple[Aten, Aten, tuple[float, ...]]] = {
 POSITIVE = ("log", "log1p", "sqrt", "rsqrt")
 
 
-def _forward(name: str) -> Callable[[], Program]:
+def _forward(name: str, *, low: bool = False) -> Callable[[], Program]:
     def make() -> Program:
         from ..activations import POINTWISE
         from ..program import Operand, Pass, Program
 
         f = POINTWISE[name]
-        store = {"y": lambda v: f.forward(v.x, *(getattr(v, p) for p in f.params))}
+        forward = f.low if low and f.low else f.forward
+        store = {"y": lambda v: forward(v.x, *(getattr(v, p) for p in f.params))}
         return Program((Operand("x"), Operand("y", written=True)), (Pass(store=store),), f.params)
 
     return make
@@ -106,9 +107,12 @@ def _operators() -> dict[str, RowsOperator]:
     made = {}
     for name, (forward, backward, params) in FUNCTIONS.items():
         fill = _positive if name in POSITIVE else None
-        for op, make, aten in ((name, _forward, forward), (f"{name}_backward", _backward, backward)):
+        for op, make, low, aten in (
+            (name, _forward(name), _forward(name, low=True), forward),
+            (f"{name}_backward", _backward(name), None, backward),
+        ):
             made[op] = RowsOperator(
-                op, make(name), aten, _ours(op, params), params=params, flat=True, flops_per_element=10, fill=fill
+                op, make, aten, _ours(op, params), params=params, flat=True, flops_per_element=10, fill=fill, low=low
             )
     return made
 
