@@ -70,20 +70,18 @@ def _rule(
     ignore_index: int = -100,
     label_smoothing: float = 0.0,
 ) -> tuple[Tensor, int]:
-    """The losses of the whole batch in one call where that is the batch of the function too; else by ATen."""
-    x, target = (
-        t.expand(info.batch_size, *t.shape) if d is None else t.movedim(d, 0)
-        for t, d in zip((x, target), in_dims, strict=False)
+    """The losses of all functions' batches in one call, if they have batches of classes; else one call each."""
+    w_dim = in_dims[2] if len(in_dims) > 2 else None
+    x, target, w = (
+        None if t is None else t.expand(info.batch_size, *t.shape) if d is None else t.movedim(d, 0)
+        for t, d in ((x, in_dims[0]), (target, in_dims[1]), (weight, w_dim))
     )
     alike = x.dim() == target.dim() + 1 and x.shape[:2] == target.shape[:2] and x.dim() >= 3
-    if not alike or target.dtype != torch.int64 or weight is not None:
-        names = {code: name for name, code in _REDUCTIONS.items()}
-        return torch.vmap(
-            lambda a, b, w: F.cross_entropy(
-                a, b, w, ignore_index=ignore_index, reduction=names[reduction], label_smoothing=label_smoothing
-            ),
-            (0, 0, None if len(in_dims) < 3 else in_dims[2]),
-        )(x, target, weight), 0
+    if not alike or target.dtype != torch.int64 or w is not None:
+        options = (reduction, ignore_index, label_smoothing)
+        return torch.stack(
+            [_ops.cross_entropy(x[i], target[i], None if w is None else w[i], *options) for i in range(len(x))]
+        ), 0
     flat = _ops.cross_entropy(x.flatten(0, 1), target.flatten(0, 1), None, 0, ignore_index, label_smoothing)
     losses = flat.unflatten(0, x.shape[:2])
     if reduction == 0:

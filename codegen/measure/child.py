@@ -20,7 +20,7 @@ from tvmops import _C
 
 from ..worker import serve
 from ..workload import Workload
-from . import gemm, rows
+from . import gemm, rows, scan
 from .case import Case
 from .plan import measure_plan
 
@@ -31,7 +31,7 @@ SAMPLE = 1e-3
 
 
 # By driver: what is checked and timed.
-FAMILIES: dict[str, Any] = {"gemm": gemm, "rows": rows}
+FAMILIES: dict[str, Any] = {"gemm": gemm, "rows": rows, "reduce": rows, "scan": scan}
 
 
 class WrongError(Exception):
@@ -50,6 +50,7 @@ def about() -> dict[str, Any]:
 def relative_error(result: Tensor | tuple[Tensor, ...], exact: Tensor) -> float:
     """The Frobenius norm of the difference over that of the exact result; of the first result where there are more."""
     result = result[0] if isinstance(result, tuple) else result
+    exact = exact.double()  # indices are not
     norm = float(torch.linalg.vector_norm(exact))
     return float(torch.linalg.vector_norm(result.double() - exact)) / (norm or 1.0)
 

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     Value = Callable[[Any], Any]
 
-# The parameters of a program of a reduction: one over the elements of a row, and what the result is divided by.
-PARAMS = ("share", "divisor")
+# The parameters of a reduction: one over the elements of a row; what the result is divided by; one over that.
+PARAMS = ("share", "divisor", "reciprocal")
 
 
 @dataclass(frozen=True)
@@ -50,19 +50,30 @@ def _fold(kind: str) -> Callable[[], Mapping[str, Program]]:
     """The programs of a reduction whose partial results are reduced in the same way."""
 
     def make() -> Mapping[str, Program]:
+        from tvm import tirx
+
+        from ..mathlib import fma
         from ..program import Operand, Pass, Program, Scalars
 
-        result: Value = (lambda v: v.r / v.divisor) if kind == "sum" else (lambda v: v.r)
+        # A mean is a division, which takes longer than to sum a few rows: by way of the reciprocal, then corrected.
+        # What is not finite is divided by the reciprocal alone.
+        values: dict[str, Value] = {
+            "q": lambda v: v.r * v.reciprocal,
+            "rest": lambda v: fma(-v.q, v.divisor, v.r),
+            "mean": lambda v: tirx.Select(v.rest == v.rest, fma(v.rest, v.reciprocal, v.q), v.q),
+        }
         reduce = Pass(reduce={"r": (kind, lambda v: v.x)})
 
-        def program(x: str, y: str, value: Value) -> Program:
+        def program(x: str, y: str, *, result: bool) -> Program:
             operands = (Operand("x", dtype=x), Operand("y", "scalar", True, y))
-            return Program(operands, (reduce, Scalars(store={"y": value})), PARAMS)
+            divide = result and kind == "sum"
+            steps = Scalars(values, {"y": lambda v: v.mean}) if divide else Scalars(store={"y": lambda v: v.r})
+            return Program(operands, (reduce, steps), PARAMS)
 
         return {
-            "": program("data", "data", result),
-            "part": program("data", "float32", lambda v: v.r),
-            "join": program("float32", "data", result),
+            "": program("data", "data", result=True),
+            "part": program("data", "float32", result=False),
+            "join": program("float32", "data", result=True),
         }
 
     return make

@@ -14,8 +14,9 @@ from ..target import Target
 from ..workload import Workload
 from .space import Choice, Constraint, Knob, Leaf
 
-# Upper bounds of the size buckets of a plan; the last bucket has none. csrc/drivers/scan.cpp has the same.
-LENGTH_BOUNDS = (16, 128, 1024)
+# Upper bounds of the size buckets of a plan, by the extent that lanes lie along and the number of elements; the last
+# bucket has none. csrc/drivers/scan.cpp has the same.
+SPAN_BOUNDS = (4, 8, 16, 64, 1024)
 ELEMENT_BOUNDS = (1 << 10, 1 << 14, 1 << 18, 1 << 22)
 FORMS = 2  # row, column
 NEVER = 1 << 40
@@ -113,5 +114,5 @@ class ScanSpace:
         return leaves
 
     def plan_size(self) -> int:
-        """By form, length and size."""
-        return FORMS * (len(LENGTH_BOUNDS) + 1) * (len(ELEMENT_BOUNDS) + 1)
+        """By form, extent along the lanes, and size."""
+        return FORMS * (len(SPAN_BOUNDS) + 1) * (len(ELEMENT_BOUNDS) + 1)

@@ -64,7 +64,10 @@ class Run {
     if (c.pieces() == 1) {
       out_[0] = static_cast<char*>(p_.y);
       out_bytes_ = k_.result_bytes;
-      return all(k_.whole);
+      ReduceKernel::Leaf leaf = k_.whole;
+      if (k_.whole_short && p_.n <= k_.short_n) leaf.row = k_.whole_short;
+      if (k_.whole_few && p_.n <= k_.few_n) leaf.column = k_.whole_few;
+      return all(leaf);
     }
     to_parts(p_.outer * c.pieces() * p_.inner);
     if (p_.inner > 1)
@@ -107,11 +110,11 @@ class Run {
 
   // A leaf on `rows` rows of n elements, the first at element x of the data; its results from element `at` on.
   void call(RowsFn* leaf, int64_t x, int64_t stride, int64_t at, int64_t rows, int64_t n) const {
-    void* p[RowsKernel::kMaxOperands] = {const_cast<char*>(x_) + x * k_.bytes};
-    const int s[RowsKernel::kMaxOperands] = {static_cast<int>(stride)};
-    const float f[RowsKernel::kMaxParams] = {1.0f / static_cast<float>(n), p_.divisor};
+    void* p[1 + ReduceKernel::kMaxParts] = {const_cast<char*>(x_) + x * k_.bytes};
     for (int i = 0; i < ReduceKernel::kMaxParts && out_[i]; i++) p[1 + i] = out_[i] + at * out_bytes_;
-    call_rows(leaf, p, s, rows, n, f);
+    leaf(p[0], p[1], p[2], p[3], nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, static_cast<int>(stride), 0, 0,
+         0, 0, 0, 0, 0, 0, 0, static_cast<int>(rows), static_cast<int>(n), 1 / static_cast<float>(n), p_.divisor,
+         1 / p_.divisor, 0);
   }
 
   // Every row as one piece.
@@ -179,16 +182,16 @@ class Run {
   void join(int64_t outer, int64_t n, int64_t inner) {
     const bool threads = count_ * k_.parts * static_cast<int64_t>(sizeof(float)) >= k_.parallel_bytes && threads_;
     const auto call = [&](RowsFn* leaf, int64_t at, int64_t result, int64_t stride, int64_t rows) {
-      void* p[RowsKernel::kMaxOperands] = {};
-      int s[RowsKernel::kMaxOperands] = {};
-      const float f[RowsKernel::kMaxParams] = {0, p_.divisor};
+      void* p[2 + ReduceKernel::kMaxParts] = {};
+      int s[ReduceKernel::kMaxParts] = {};
       for (int i = 0; i < k_.parts; i++) {
         p[i] = parts_ + i * count_ + at;
         s[i] = static_cast<int>(stride);
       }
       p[k_.parts] = static_cast<char*>(p_.y) + result * k_.result_bytes;
       p[k_.parts + 1] = counts_;
-      call_rows(leaf, p, s, rows, n, f);
+      leaf(p[0], p[1], p[2], p[3], p[4], nullptr, nullptr, nullptr, nullptr, nullptr, s[0], s[1], s[2], 0, 0, 0, 0, 0,
+           0, 0, static_cast<int>(rows), static_cast<int>(n), 0, p_.divisor, 1 / p_.divisor, 0);
     };
     if (inner == 1) {
       const int64_t step = std::max<int64_t>(1, kReach / n - 1);
@@ -222,6 +225,10 @@ ReduceKernel::ReduceKernel(const tvmops_kernel& kernel) : source(&kernel) {
   whole = leaves(kernel, "");
   part = leaves(kernel, ".part");
   join = leaves(kernel, ".join");
+  whole_short = optional_leaf<RowsFn>(kernel, "short");
+  short_n = param(kernel, "short", 0, 1 << 10);
+  whole_few = optional_leaf<RowsFn>(kernel, "few");
+  few_n = param(kernel, "few", 0, 1 << 10);
   bytes = static_cast<int>(param(kernel, "bytes", 1, 8));
   result_bytes = static_cast<int>(param(kernel, "result_bytes", 1, 8));
   parts = static_cast<int>(param(kernel, "parts", 1, kMaxParts));

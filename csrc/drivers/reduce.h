@@ -18,7 +18,8 @@ namespace tvmops::drivers {
 
 // A kernel of the registry, bound. Leaves have the prototype of row programs. Operands: `whole`, the data and the
 // result; `part`, the data and the partial results, 4 bytes each; `join`, the partial results of n pieces, the result,
-// and how many elements each piece had, in float32. Parameters: one over the elements of a row, and the divisor.
+// and how many elements each piece had, in float32. Parameters: one over the elements of a row, the
+// divisor, and one over that.
 struct ReduceKernel {
   static constexpr int kMaxParts = 3;
   struct Leaf {
@@ -31,6 +32,9 @@ struct ReduceKernel {
   const tvmops_kernel* source;
   int64_t n = -1;  // any
   Leaf whole, part, join;
+  RowsFn* whole_short = nullptr;  // for contiguous rows of at most `short_n` elements; may be null
+  RowsFn* whole_few = nullptr;    // for rows across of at most `few_n`; may be null
+  int64_t short_n = 0, few_n = 0;
   int bytes = 0, result_bytes = 0;
   int parts = 0;               // partial results
   bool indexed = false;        // the second of them is an index in the piece
@@ -41,8 +45,8 @@ struct ReduceKernel {
   int64_t parallel_bytes = 0;  // below it one thread does it all
 };
 
-// [outer, n, inner], reduced along n to `y`, contiguous [outer, inner]. Neighbouring rows are neighbours in memory;
-// with inner == 1 so are the elements of a row.
+// [outer, n, inner], reduced along n to `y`, contiguous [outer, inner]. Neighbouring rows are neighbours in memory; with
+// inner == 1 so are the elements of a row.
 struct ReduceProblem {
   const void* x = nullptr;
   void* y = nullptr;

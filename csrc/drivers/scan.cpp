@@ -19,9 +19,9 @@ namespace {
 enum ScratchSlot { kScratchStream, kScratchCarry, kScratchWork };
 
 // Upper bounds of the size buckets; the last bucket has none. codegen/spaces/scan.py has the same.
-constexpr int64_t kLengthBounds[] = {16, 128, 1024};
+constexpr int64_t kSpanBounds[] = {4, 8, 16, 64, 1024};
 constexpr int64_t kElementBounds[] = {1 << 10, 1 << 14, 1 << 18, 1 << 22};
-constexpr int64_t kLengthBuckets = std::size(kLengthBounds) + 1, kElementBuckets = std::size(kElementBounds) + 1;
+constexpr int64_t kSpanBuckets = std::size(kSpanBounds) + 1, kElementBuckets = std::size(kElementBounds) + 1;
 
 constexpr int64_t kRows = 128;    // of one call
 constexpr int64_t kShare = 32;    // segments of a row that a thread sums up, and then scans while they are in its cache
@@ -293,10 +293,12 @@ bool scan(const ScanKernel& kernel, const ScanProblem& problem, const ParallelFo
   return problem.outer <= 0 || problem.n <= 0 || problem.inner <= 0 || Run(kernel, problem, parallel)();
 }
 
-int64_t scan_plan_bucket(bool column, int64_t n, int64_t elements) {
-  return (column * kLengthBuckets + bucket(kLengthBounds, n)) * kElementBuckets + bucket(kElementBounds, elements);
+int64_t scan_plan_bucket(const ScanProblem& p) {
+  const bool column = p.inner > 1;
+  const int64_t span = bucket(kSpanBounds, column ? p.inner : p.n);
+  return (column * kSpanBuckets + span) * kElementBuckets + bucket(kElementBounds, p.outer * p.n * p.inner);
 }
 
-int64_t scan_plan_size() { return 2 * kLengthBuckets * kElementBuckets; }
+int64_t scan_plan_size() { return 2 * kSpanBuckets * kElementBuckets; }
 
 }  // namespace tvmops::drivers

@@ -66,8 +66,9 @@ bool fits(const ScanKernel& kernel, const ScanProblem& problem);
 // Returns false if a divisor is zero; the target then is garbage.
 bool scan(const ScanKernel& kernel, const ScanProblem& problem, const ParallelFor& parallel);
 
-// The size bucket of a problem in a plan, by form (row or column), n and size, and how many there are.
-int64_t scan_plan_bucket(bool column, int64_t n, int64_t elements);
+// The size bucket of a problem in a plan, by form (row or column), the extent that lanes lie along, and size; and how
+// many there are.
+int64_t scan_plan_bucket(const ScanProblem& problem);
 int64_t scan_plan_size();
 
 }  // namespace tvmops::drivers

@@ -23,13 +23,12 @@ ScanChoice choose_scan(const OpKey& op, Storage storage, const ScanProblem& prob
   if (!bound) return {nullptr, reason::kNoKernel};
   if (!drivers::fits(bound->kernel, problem)) return {nullptr, "sizes beyond 32 bits"};
   if (mode == Mode::kForce) return {&bound->kernel, reason::kForced};
-  const auto& [outer, n, inner] = std::tie(problem.outer, problem.n, problem.inner);
   if (bound->plan.empty()) {
-    // Vectors run along a row: a short one leaves most lanes idle.
-    if (inner == 1 && n <= 8) return {nullptr, "rows too short to gain"};
+    // Vectors lie along a row: a short one leaves most lanes idle.
+    if (problem.inner == 1 && problem.n <= 8) return {nullptr, "rows too short to gain"};
     return {&bound->kernel, reason::kThumb};
   }
-  if (!bound->plan[drivers::scan_plan_bucket(inner > 1, n, outer * n * inner)]) return {nullptr, reason::kSlower};
+  if (!bound->plan[drivers::scan_plan_bucket(problem)]) return {nullptr, reason::kSlower};
   return {&bound->kernel, reason::kWins};
 }
 

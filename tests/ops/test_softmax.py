@@ -25,8 +25,8 @@ FUNCTIONS: dict[str, tuple[Function, Function]] = {
     "logsumexp": (tvmops.logsumexp, torch.logsumexp),
 }
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-# Half the distance of two numbers around 1, of the result: one rounding.
-ROUNDING = {torch.float32: 2.0**-24, torch.bfloat16: 2.0**-9, torch.float16: 2.0**-12}
+# The relative error of rounding from float32.
+ROUNDING = {torch.float32: 0.0, torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11}
 # Around vectors, unrolled steps and the lengths that have kernels of their own.
 LENGTHS = (1, 2, 7, 8, 15, 16, 17, 31, 33, 63, 64, 65, 128, 130, 257)
 functions = pytest.mark.parametrize("name", FUNCTIONS)
@@ -39,14 +39,14 @@ def assert_close_to_exact(name: str, y: Tensor, x: Tensor, dim: int) -> None:
     assert (y.shape, y.dtype) == (reference.shape, x.dtype)
     assert y.is_contiguous()
     distance = x.double().amax(dim, keepdim=True) - x.double()
-    once = ROUNDING[y.dtype] if y.dtype != torch.float32 else 0.0
-    relative = 2.0**-24 * (distance + 12) + once
+    once = ROUNDING[y.dtype]
+    relative = 2.0**-24 * (distance + 24) + once
     tiny = torch.finfo(y.dtype).tiny  # subnormal results may be 0
     error = (y.double() - reference).abs()
     if name == "softmax":
         assert (error <= reference * relative + tiny).all()
     elif name == "log_softmax":
-        assert (error <= 2.0**-24 * (2 * distance + 16) + once * reference.abs()).all()
+        assert (error <= 2.0**-24 * (2 * distance + 24) + once * reference.abs()).all()
     else:
         assert (error <= 2.0**-22 * (reference.abs() + 1) + once * reference.abs()).all()
 
