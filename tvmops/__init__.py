@@ -68,7 +68,6 @@ from tvmops._pointwise import (  # noqa: E402
     tanh,
     tanh_,
 )
-from tvmops._reductions import amax, amin, argmax, argmin, mean, sum, var  # noqa: E402
 from tvmops._scan import cumprod, cumsum  # noqa: E402
 from tvmops._softmax import log_softmax, logsumexp, softmax  # noqa: E402
 
@@ -79,10 +78,6 @@ __all__ = [
     "Decisions",
     "add_activation",
     "addmm",
-    "amax",
-    "amin",
-    "argmax",
-    "argmin",
     "bias_activation",
     "bmm",
     "cross_entropy",
@@ -116,7 +111,6 @@ __all__ = [
     "log_softmax",
     "logsumexp",
     "matmul",
-    "mean",
     "mish",
     "mish_",
     "mm",
@@ -140,9 +134,7 @@ __all__ = [
     "squared_relu",
     "squared_relu_",
     "star_relu",
-    "sum",
     "swiglu",
     "tanh",
     "tanh_",
-    "var",
 ]

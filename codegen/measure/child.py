@@ -31,7 +31,7 @@ SAMPLE = 1e-3
 
 
 # By driver: what is checked and timed.
-FAMILIES: dict[str, Any] = {"gemm": gemm, "rows": rows, "reduce": rows, "scan": scan}
+FAMILIES: dict[str, Any] = {"gemm": gemm, "rows": rows, "scan": scan}
 
 
 class WrongError(Exception):

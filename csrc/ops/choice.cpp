@@ -10,7 +10,6 @@
 #include "drivers/gemm.h"
 #include "drivers/rows.h"
 #include "ops/gemm_choice.h"
-#include "ops/reduce_choice.h"
 #include "ops/rows_choice.h"
 #include "ops/scan_choice.h"
 #include "runtime/error.h"
@@ -55,7 +54,6 @@ int64_t plan_size(const tvmops_kernel& kernel) {
     const int64_t* value = runtime::find_dim(kernel, name);
     return value && *value > 0;
   };
-  if (kernel.driver == std::string_view("reduce")) return drivers::rows_plan_size(false);
   if (kernel.driver == std::string_view("rows")) return drivers::rows_plan_size(drivers::RowsKernel(kernel).by_size());
   if (kernel.driver == std::string_view("scan")) return drivers::scan_plan_size();
   return drivers::plan_size(positive("N") && positive("K"));
@@ -101,7 +99,7 @@ uint64_t choice_generation() {
 }
 
 bool serves(const tvmops_kernel* kernel) {
-  return gemm_serves(kernel) || rows_serves(kernel) || reduce_serves(kernel) || scan_serves(kernel);
+  return gemm_serves(kernel) || rows_serves(kernel) || scan_serves(kernel);
 }
 
 void start_recording() { decisions = std::make_unique<std::vector<Decision>>(); }
