@@ -98,9 +98,7 @@ uint64_t choice_generation() {
   return runtime::Registry::global().generation() + plans_set.load(std::memory_order_acquire);
 }
 
-bool serves(const tvmops_kernel* kernel) {
-  return gemm_serves(kernel) || rows_serves(kernel) || scan_serves(kernel);
-}
+bool serves(const tvmops_kernel* kernel) { return gemm_serves(kernel) || rows_serves(kernel) || scan_serves(kernel); }
 
 void start_recording() { decisions = std::make_unique<std::vector<Decision>>(); }
 
