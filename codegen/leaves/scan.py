@@ -4,9 +4,11 @@
 down a matrix with the lanes along its rows, and ``serial`` does so one element after the other. All have the prototype
 ``ScanFn`` of csrc/drivers/scan.h::
 
-    (S, D, carry, extreme, work, rows, n, lds, ldd)
+    (S, P, Q, D, carry, extreme, work, rows, n, lds, ldd)
 
-``carry[r]``, float64, is what precedes row r (column r in ``column``), and what follows it on return.
+``carry[r]``, float64, is what precedes row r (column r in ``column``), and what follows it on return. The kind
+"prod_backward" is a sum of S * P, element by element, divided by Q; others read neither P nor Q. ``extreme[0]`` is set
+where the result is no good: a product of neighbours that over- or underflows, or a zero in Q.
 """
 
 from __future__ import annotations
@@ -30,7 +32,13 @@ class Kind:
     combine: Callable[[Expr, Expr], Expr]
 
 
-KINDS = {"sum": Kind(0.0, lambda a, b: a + b), "prod": Kind(1.0, lambda a, b: a * b)}
+SUM, PROD = Kind(0.0, lambda a, b: a + b), Kind(1.0, lambda a, b: a * b)
+KINDS = {"sum": SUM, "prod": PROD, "prod_backward": SUM}
+
+
+def u32(value: int) -> Expr:
+    """A uint32 constant."""
+    return tirx.const(value, "uint32")
 
 
 class Emitter:
@@ -40,7 +48,7 @@ class Emitter:
         self.kind, self.dtype, self.width = kind, dtype, width
         self.combine, self.identity = KINDS[kind].combine, tirx.const(KINDS[kind].identity, "float64")
         memory = storage.memory(dtype)
-        self.source, self.target = (tirx.decl_buffer((1,), memory, name) for name in ("S", "D"))
+        self.source, self.factor, self.divisor, self.target = (tirx.decl_buffer((1,), memory, name) for name in "SPQD")
         self.carry = tirx.decl_buffer((1,), "float64", "carry")
         self.extreme = tirx.decl_buffer((1,), "int32", "extreme")
         self.work = tirx.decl_buffer((1,), "float64", "work")
@@ -69,41 +77,77 @@ class Emitter:
         var = tirx.Var(name, "int32")
         return tirx.For(var, i32(0), extent, tirx.ForKind.SERIAL, sequence(*body(var)))
 
-    def load(self, into: tirx.Buffer, place: Expr, mask: Expr | None = None) -> list[tirx.Stmt]:
-        """``width`` elements at ``place`` as float32; the identity where the mask is not set."""
+    def read(
+        self, buffer: tirx.Buffer, into: tirx.Buffer, place: Expr, mask: Expr | None, other: float
+    ) -> list[tirx.Stmt]:
+        """``width`` elements at ``place`` as float32; ``other`` where the mask is not set."""
         whole = T.ramp(0, 1, self.width)
         if mask is None:
 
             def element(i: Expr) -> Expr:
-                return storage.load(self.dtype, tirx.BufferLoad(self.source, [place + i]))
+                return storage.load(self.dtype, tirx.BufferLoad(buffer, [place + i]))
 
             return [self.set(into, self.width, element)]
         raw = self.stack("raw", self.width, storage.memory(self.dtype))
-        masked = T.masked_load(f"{raw.dtype}x{self.width}", self.source, T.ramp(place, 1, self.width), mask)
+        masked = T.masked_load(f"{raw.dtype}x{self.width}", buffer, T.ramp(place, 1, self.width), mask)
         # What such a load leaves in the other lanes is undefined.
-        identity = T.broadcast(tirx.const(KINDS[self.kind].identity, "float32"), self.width)
+        others = T.broadcast(tirx.const(other, "float32"), self.width)
         return [
             tirx.BufferStore(raw, masked, [whole]),
             self.set(into, self.width, lambda i: storage.load(self.dtype, tirx.BufferLoad(raw, [i]))),
-            tirx.BufferStore(into, tirx.Select(mask, tirx.BufferLoad(into, [whole]), identity), [whole]),
+            tirx.BufferStore(into, tirx.Select(mask, tirx.BufferLoad(into, [whole]), others), [whole]),
         ]
 
-    def save(self, value: tirx.Buffer, place: Expr, mask: Expr | None = None) -> list[tirx.Stmt]:
-        """``width`` float32 values to ``place``, where the mask is set."""
+    def load(self, into: tirx.Buffer, place: Expr, mask: Expr | None = None) -> list[tirx.Stmt]:
+        """``width`` elements to be scanned; the identity where the mask is not set."""
+        out = self.read(self.source, into, place, mask, KINDS[self.kind].identity)
+        if self.kind != "prod_backward":
+            return out
+        factor = self.stack("factor", self.width, "float32")
+        out += self.read(self.factor, factor, place, mask, 1.0)
+        return [*out, self.set(into, self.width, lambda i: tirx.BufferLoad(into, [i]) * tirx.BufferLoad(factor, [i]))]
+
+    def save(self, value: tirx.Buffer, place: Expr, origin: Expr, mask: Expr | None = None) -> list[tirx.Stmt]:
+        """``width`` float32 values to ``place``, which belongs to ``origin`` in memory laid out as the source."""
+        out: list[tirx.Stmt] = []
+        if self.kind == "prod_backward":
+            divisor = self.stack("divisor", self.width, "float32")
+            out += self.read(self.divisor, divisor, origin, mask, 1.0)
+            out += self.watch(lambda i: (tirx.BufferLoad(divisor, [i]) == tirx.const(0.0, "float32")).astype("uint32"))
+            out.append(
+                self.set(value, self.width, lambda i: tirx.BufferLoad(value, [i]) / tirx.BufferLoad(divisor, [i]))
+            )
 
         def element(i: Expr) -> Expr:
             return storage.store(self.dtype, tirx.BufferLoad(value, [i]))
 
         if mask is None:
-            return [self.each(self.width, lambda i: tirx.BufferStore(self.target, element(i), [place + i]))]
+            return [*out, self.each(self.width, lambda i: tirx.BufferStore(self.target, element(i), [place + i]))]
         raw = self.stack("raw_out", self.width, storage.memory(self.dtype))
         whole = tirx.BufferLoad(raw, [T.ramp(0, 1, self.width)])
         store = T.masked_store(self.target, whole, T.ramp(place, 1, self.width), mask)
-        return [self.set(raw, self.width, element), tirx.Evaluate(store)]
+        return [*out, self.set(raw, self.width, element), tirx.Evaluate(store)]
+
+    def watch(self, badness: Callable[[Expr], Expr]) -> list[tirx.Stmt]:
+        """Keeps the largest value seen of a uint32."""
+        worst = self.stack("worst", self.width, "uint32")
+        return [self.set(worst, self.width, lambda i: tirx.max(tirx.BufferLoad(worst, [i]), badness(i)))]
+
+    def watched(self, body: tirx.Stmt, most: int) -> tirx.Stmt:
+        """The body, and then ``extreme[0]``: whether :meth:`watch` saw more than ``most``."""
+        worst, width, out = self.stack("worst", self.width, "uint32"), self.width, []
+        while width > 1:
+            width //= 2
+            low, high = (T.ramp(start, 1, width) if width > 1 else i32(start) for start in (0, width))
+            value = tirx.max(tirx.BufferLoad(worst, [low]), tirx.BufferLoad(worst, [high]))
+            out.append(tirx.BufferStore(worst, value, [low]))
+        beyond = (tirx.BufferLoad(worst, [i32(0)]) > u32(most)).astype("int32")
+        clear = self.set(worst, self.width, lambda i: u32(0))
+        return sequence(clear, body, *out, tirx.BufferStore(self.extreme, beyond, [i32(0)]))
 
     def leaf(self, name: str, body: tirx.Stmt) -> tirx.PrimFunc:
         """The C function."""
-        buffers = [self.source, self.target, self.carry, self.extreme, self.work]
+        buffers = [self.source, self.factor, self.divisor, self.target, self.carry, self.extreme, self.work]
         return leaf(name, [*buffers, self.rows, self.n, self.lds, self.ldd], body, self.local)
 
 
@@ -123,7 +167,8 @@ class _Column(Emitter):
             out = []
             for u in range(vectors):
                 first = u * self.width
-                out += self.load(x, r * self.lds + start + i32(first), mask)
+                origin = r * self.lds + start + i32(first)
+                out += self.load(x, origin, mask)
 
                 def step(i: Expr, first: int = first) -> Expr:
                     return self.combine(
@@ -134,7 +179,7 @@ class _Column(Emitter):
                     return tirx.BufferLoad(acc, [i + i32(first)]).astype("float32")
 
                 out += [self.set(acc, self.width, step, first), self.set(y, self.width, rounded)]
-                out += self.save(y, r * self.ldd + start + i32(first), mask)
+                out += self.save(y, r * self.ldd + start + i32(first), origin, mask)
             return out
 
         lanes = T.ramp(0, 1, self.width)
@@ -154,11 +199,12 @@ class _Column(Emitter):
         tiles, rest = tirx.floordiv(self.n, i32(block)), tirx.floormod(self.n, i32(block))
         vectors, tail = tirx.floordiv(rest, i32(self.width)), tirx.floormod(rest, i32(self.width))
         mask = T.ramp(0, 1, self.width) < T.broadcast(tail, self.width)
-        return sequence(
+        body = sequence(
             self.loop("t", tiles, lambda t: self.sweep(t * i32(block), self.tile, None)),
             self.loop("v", vectors, lambda v: self.sweep(tiles * i32(block) + v * i32(self.width), 1, None)),
             tirx.IfThenElse(tail > i32(0), sequence(*self.sweep(self.n - tail, 1, mask)), None),
         )
+        return self.watched(body, 0) if self.kind == "prod_backward" else body
 
 
 def column(name: str, kind: str, dtype: str, width: int, tile: int) -> tirx.PrimFunc:

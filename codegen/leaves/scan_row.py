@@ -8,16 +8,14 @@ primitives for vector computers", SC 1990; across the lanes, J. Sklansky, "Condi
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from tvm import tirx
 from tvm.ir import Expr
 from tvm.script import tirx as T
 
 from .lower import i32, sequence
-from .scan import Emitter
-
-
-def _u32(value: int) -> Expr:
-    return tirx.const(value, "uint32")
+from .scan import Emitter, u32
 
 
 class _Row(Emitter):
@@ -49,7 +47,7 @@ class _Row(Emitter):
         x, one, total = self.stack("x", self.width, "float32"), self.double("identity"), self.double("total")
         out = self.load(x, at, mask)
         if self.kind == "prod":
-            out += self.watch(x)
+            out += self.watch(self.distance(x))
         part = [self.double(f"part{w}") for w in range(fold - 1)] + [total]
         for w, p in enumerate(part):
             picked = self.shuffle([x], [self.position(i * fold + w) for i in range(lanes)]).astype(f"float64x{lanes}")
@@ -82,7 +80,7 @@ class _Row(Emitter):
         last = self.shuffle([total], [self.lanes - 1] * self.lanes)
         return self.put(local, self.combine(self.vector(local), last))
 
-    def finish(self, at: Expr, mask: Expr | None) -> list[tirx.Stmt]:
+    def finish(self, at: Expr, origin: Expr, mask: Expr | None) -> list[tirx.Stmt]:
         """Adds what precedes the group, and stores it: ``local`` within this call, ``offset`` before that."""
         lanes, fold, both = self.lanes, self.fold, self.combine
         offset, local, total = self.double("offset"), self.double("local"), self.double("total")
@@ -101,7 +99,7 @@ class _Row(Emitter):
             out.append(self.put(r, value.astype(f"float32x{lanes}")))
         order = [self.position(k) for k in range(self.width)]
         out.append(self.put(y, self.shuffle(rounded, [p % fold * lanes + p // fold for p in order])))
-        return [*out, *self.save(y, at, mask), self.advance()]
+        return [*out, *self.save(y, at, origin, mask), self.advance()]
 
     # A product of a group must neither overflow nor vanish by itself: then the order of multiplication would show.
     # What lies outside of [1 / bound, bound] and is not zero makes the driver take the serial leaf.
@@ -111,28 +109,14 @@ class _Row(Emitter):
         exponent = min(1000 // self.width, 126)
         return (127 - exponent) << 23, (127 + exponent) << 23
 
-    def watch(self, x: tirx.Buffer) -> list[tirx.Stmt]:
-        """Keeps in ``worst`` how far the magnitudes seen are from 1 / bound."""
-        worst = self.stack("worst", self.width, "uint32")
+    def distance(self, x: tirx.Buffer) -> Callable[[Expr], Expr]:
+        """How far magnitudes are from 1 / bound."""
 
-        def update(i: Expr) -> Expr:
-            magnitude = tirx.bitwise_and(tirx.reinterpret("uint32", tirx.BufferLoad(x, [i])), _u32(0x7FFFFFFF))
-            distance = tirx.Select(magnitude == _u32(0), _u32(0), magnitude - _u32(self.bound()[0]))
-            return tirx.max(tirx.BufferLoad(worst, [i]), distance)
+        def away(i: Expr) -> Expr:
+            magnitude = tirx.bitwise_and(tirx.reinterpret("uint32", tirx.BufferLoad(x, [i])), u32(0x7FFFFFFF))
+            return tirx.Select(magnitude == u32(0), u32(0), magnitude - u32(self.bound()[0]))
 
-        return [self.set(worst, self.width, update)]
-
-    def verdict(self) -> list[tirx.Stmt]:
-        """``extreme[0]``: whether anything was out of bounds."""
-        worst, width, out = self.stack("worst", self.width, "uint32"), self.width, []
-        while width > 1:
-            width //= 2
-            low, high = (T.ramp(start, 1, width) if width > 1 else i32(start) for start in (0, width))
-            value = tirx.max(tirx.BufferLoad(worst, [low]), tirx.BufferLoad(worst, [high]))
-            out.append(tirx.BufferStore(worst, value, [low]))
-        low_bits, high_bits = self.bound()
-        beyond = tirx.BufferLoad(worst, [i32(0)]) > _u32(high_bits - low_bits)
-        return [*out, tirx.BufferStore(self.extreme, beyond.astype("int32"), [i32(0)])]
+        return away
 
     def place(self, g: Expr) -> Expr:
         """Where in its row group ``g`` of the scan begins."""
@@ -183,12 +167,13 @@ class _Row(Emitter):
                     return [self.loop("g", full, group), tirx.IfThenElse(ends, sequence(*last), None)]
 
                 def end(r: tirx.Var) -> list[tirx.Stmt]:
-                    start, slot = row(r) * self.ldd, r * every
+                    start, origin, slot = row(r) * self.ldd, row(r) * self.lds, r * every
 
                     def group(g: tirx.Var) -> list[tirx.Stmt]:
-                        return self.keep(slot + g, False) + self.finish(start + self.place(first + g), None)
+                        at = self.place(first + g)
+                        return self.keep(slot + g, False) + self.finish(start + at, origin + at, None)
 
-                    last = self.keep(slot + full, False) + self.finish(start + tail, mask)
+                    last = self.keep(slot + full, False) + self.finish(start + tail, origin + tail, mask)
                     return [
                         self.set(offset, self.lanes, lambda i: tirx.BufferLoad(self.carry, [row(r)])),
                         self.set(local, self.lanes, lambda i: tirx.BufferLoad(self.work, [work + r])),
@@ -205,7 +190,7 @@ class _Row(Emitter):
             return [self.loop("r", count, clear), self.loop("b", blocks, block), self.loop("r", count, after)]
 
         packs = tirx.floordiv(self.rows + together - i32(1), together)
-        return self.watched(self.loop("p", packs, pack))
+        return self.whole(self.loop("p", packs, pack), self.kind != "sum")
 
     def total_body(self) -> tirx.Stmt:
         """All rows, in the same order of operations, storing nothing but the carries."""
@@ -224,19 +209,17 @@ class _Row(Emitter):
                 self.carry_on(r, tirx.BufferLoad(local, [i32(0)])),
             ]
 
-        return self.watched(self.loop("r", self.rows, row))
+        return self.whole(self.loop("r", self.rows, row), self.kind == "prod")
 
     def carry_on(self, row: Expr, total: Expr) -> tirx.Stmt:
         """Adds the total of a row to its carry."""
         return tirx.BufferStore(self.carry, self.combine(tirx.BufferLoad(self.carry, [row]), total), [row])
 
-    def watched(self, loop: tirx.Stmt) -> tirx.Stmt:
+    def whole(self, loop: tirx.Stmt, watching: bool) -> tirx.Stmt:
         """The loop, with what is needed before and after it."""
-        head = [self.set(self.double("identity"), self.lanes, lambda i: self.identity)]
-        if self.kind != "prod":
-            return sequence(*head, loop)
-        worst = self.set(self.stack("worst", self.width, "uint32"), self.width, lambda i: _u32(0))
-        return sequence(*head, worst, loop, *self.verdict())
+        head = self.set(self.double("identity"), self.lanes, lambda i: self.identity)
+        low, high = self.bound() if self.kind == "prod" else (0, 0)
+        return sequence(head, self.watched(loop, high - low) if watching else loop)
 
 
 def row(name: str, kind: str, dtype: str, lanes: int, fold: int, block: int, *, reverse: bool) -> tirx.PrimFunc:

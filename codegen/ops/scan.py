@@ -1,4 +1,4 @@
-"""``cumsum`` and ``cumprod``: prefix sums and products along the middle dimension of [M, N, I], any sizes.
+"""``cumsum`` and ``cumprod`` along the middle dimension of [M, N, I], any sizes, and the gradient of ``cumprod``.
 
 Exclusive and reversed scans are data of the call, not of the workload: every kernel can do all four.
 """
@@ -31,49 +31,66 @@ class ScanOperator:
     kind: str
 
     def definition(self, workload: Workload) -> list[te.Tensor]:
-        """X [M, N, I] -> Y [M, N, I], each element reduced anew from those up to it."""
+        """X [M, N, I] -> Y [M, N, I], each element reduced anew from those up to it.
+
+        The gradient: G, X, Y -> the sums of G Y from each element on, divided by X.
+        """
         from tvm import te, tirx
 
         from ..leaves.scan import KINDS
 
-        kind = KINDS[self.kind]
+        kind, backward = KINDS[self.kind], self.kind == "prod_backward"
         m, n, i = (te.var(name, "int32") if size is None else size for name, size in workload.dims.items())
-        x = te.placeholder((m, n, i), workload.dtype, "X")
+        inputs = [te.placeholder((m, n, i), workload.dtype, name) for name in ("GXY" if backward else "X")]
         k = te.reduce_axis((0, n), "k")
         reduce = te.comm_reducer(kind.combine, lambda dtype: tirx.const(kind.identity, dtype), name=self.kind)
+        identity = tirx.const(kind.identity, workload.dtype)
 
-        def element(a: tirx.Var, b: tirx.Var, c: tirx.Var) -> te.Tensor:
-            inside = tirx.if_then_else(k <= b, x[a, k, c], tirx.const(kind.identity, workload.dtype))
-            return reduce(inside, axis=k)
+        def scanned(a: tirx.Var, b: tirx.Var, c: tirx.Var) -> te.Tensor:
+            value = inputs[0][a, k, c] * inputs[2][a, k, c] if backward else inputs[0][a, k, c]
+            return reduce(tirx.if_then_else(k >= b if backward else k <= b, value, identity), axis=k)
 
-        return [x, te.compute((m, n, i), element, "Y")]
+        result = te.compute((m, n, i), scanned, "scan")
+        if backward:
+            result = te.compute((m, n, i), lambda a, b, c: result[a, b, c] / inputs[1][a, b, c], "D")
+        return [*inputs, result]
 
     def inputs(self, workload: Workload, sizes: Mapping[str, int], seed: int) -> list[np.ndarray]:
-        """Standard normal; for products near 1 or -1, so that they neither grow nor vanish."""
+        """Standard normal; factors near 1 or -1, so that products neither grow nor vanish."""
         rng = np.random.default_rng(seed)
-        x = rng.standard_normal([sizes[name] for name in workload.dims], "float32")
-        return [x if self.kind == "sum" else np.sign(x) * (1 + x / 16)]
+        shape = [sizes[name] for name in workload.dims]
+        x: np.ndarray = rng.standard_normal(shape, "float32")
+        if self.kind == "sum":
+            return [x]
+        x = np.sign(x) * (1 + x / 16)
+        if self.kind == "prod":
+            return [x]
+        return [rng.standard_normal(shape, "float32"), x, np.cumprod(x, axis=1)]
 
     def reference(self, *inputs: np.ndarray) -> np.ndarray:
         """In float64."""
-        (x,) = inputs
-        scan = np.cumsum if self.kind == "sum" else np.cumprod
-        return np.asarray(scan(x.astype(np.float64), axis=1))
+        arrays = [x.astype(np.float64) for x in inputs]
+        if self.kind == "prod_backward":
+            g, x, y = arrays
+            return np.asarray(np.cumsum((g * y)[:, ::-1], axis=1)[:, ::-1] / x)
+        return np.asarray((np.cumsum if self.kind == "sum" else np.cumprod)(arrays[0], axis=1))
 
     def aten(self, *inputs: torch.Tensor) -> torch.Tensor:
-        """``torch.cumsum`` or ``torch.cumprod``."""
+        """``torch.cumsum``, ``torch.cumprod``, or what autograd calls for its gradient."""
         import torch
 
-        (x,) = inputs
-        return torch.cumsum(x, 1) if self.kind == "sum" else torch.cumprod(x, 1)
+        if self.kind == "prod_backward":
+            g, x, y = inputs
+            return torch.ops.aten.cumprod_backward(g, x, 1, y)
+        return torch.cumsum(inputs[0], 1) if self.kind == "sum" else torch.cumprod(inputs[0], 1)
 
     def flops(self, sizes: Mapping[str, int]) -> int:
-        """One operation an element."""
-        return sizes["M"] * sizes["N"] * sizes["I"]
+        """One operation an element, in gradients three."""
+        return (3 if self.kind == "prod_backward" else 1) * sizes["M"] * sizes["N"] * sizes["I"]
 
     def bytes(self, sizes: Mapping[str, int]) -> int:
-        """X and Y once, in float32."""
-        return 8 * sizes["M"] * sizes["N"] * sizes["I"]
+        """Inputs and output once, in float32."""
+        return 4 * (4 if self.kind == "prod_backward" else 2) * sizes["M"] * sizes["N"] * sizes["I"]
 
     def space(self, workload: Workload, target: Target) -> Space:
         """The space of scans."""
@@ -86,4 +103,5 @@ class ScanOperator:
         return [Workload(self.name, dtype, {"M": None, "N": None, "I": None}) for dtype in DTYPES]
 
 
-OPERATORS = {op.name: op for op in (ScanOperator("cumsum", "sum"), ScanOperator("cumprod", "prod"))}
+_KINDS = {"cumsum": "sum", "cumprod": "prod", "cumprod_backward": "prod_backward"}
+OPERATORS = {name: ScanOperator(name, kind) for name, kind in _KINDS.items()}

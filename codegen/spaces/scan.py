@@ -107,7 +107,8 @@ class ScanSpace:
             add(f"row{end}", f"_f{fold}_b{block}", scan_row.row, self.lanes, fold, block, reverse=reverse)
             add(f"total{end}", f"_f{fold}", scan_row.total, self.lanes, fold, reverse=reverse)
         add("column", f"_t{tile}", scan.column, self.width, tile)
-        add("serial", "", scan.serial)
+        if self.kind == "prod":
+            add("serial", "", scan.serial)
         return leaves
 
     def plan_size(self) -> int:

@@ -24,34 +24,44 @@ std::atomic<int> serial_calls{0};
 
 double combine(bool product, double a, double b) { return product ? a * b : a + b; }
 
+float at_of(const void* data, int i, float otherwise) { return data ? static_cast<const float*>(data)[i] : otherwise; }
+
 template <bool product, bool reverse, bool stores>
-void row(const void* s, void* d, double* carry, int* extreme, double*, int rows, int n, int lds, int ldd) {
+void row(const void* s, const void* p, const void* q, void* d, double* carry, int* extreme, double*, int rows, int n,
+         int lds, int ldd) {
   for (int r = 0; r < rows; r++) {
     double local = product;
     for (int i = 0; i < n; i++) {
       const int at = reverse ? n - 1 - i : i;
-      const float x = static_cast<const float*>(s)[r * lds + at];
+      const float x = at_of(s, r * lds + at, 0.0f) * at_of(p, r * lds + at, 1.0f);
       if (product && x == kExtreme) *extreme = 1;
       local = combine(product, local, x);
-      if (stores) static_cast<float*>(d)[r * ldd + at] = static_cast<float>(combine(product, carry[r], local));
+      if (!stores) continue;
+      const float divisor = at_of(q, r * lds + at, 1.0f);
+      if (divisor == 0.0f) *extreme = 1;
+      static_cast<float*>(d)[r * ldd + at] = static_cast<float>(combine(product, carry[r], local)) / divisor;
     }
     carry[r] = combine(product, carry[r], local);
   }
 }
 
 template <bool product>
-void column(const void* s, void* d, double* carry, int*, double*, int rows, int n, int lds, int ldd) {
+void column(const void* s, const void* p, const void* q, void* d, double* carry, int* extreme, double*, int rows, int n,
+            int lds, int ldd) {
   for (int r = 0; r < rows; r++)
     for (int c = 0; c < n; c++) {
-      carry[c] = combine(product, carry[c], static_cast<const float*>(s)[r * lds + c]);
-      static_cast<float*>(d)[r * ldd + c] = static_cast<float>(carry[c]);
+      const float x = at_of(s, r * lds + c, 0.0f) * at_of(p, r * lds + c, 1.0f), divisor = at_of(q, r * lds + c, 1.0f);
+      carry[c] = combine(product, carry[c], x);
+      if (divisor == 0.0f) *extreme = 1;
+      static_cast<float*>(d)[r * ldd + c] = static_cast<float>(carry[c]) / divisor;
     }
 }
 
 template <bool product>
-void serial(const void* s, void* d, double* carry, int* e, double* w, int rows, int n, int lds, int ldd) {
+void serial(const void* s, const void* p, const void* q, void* d, double* carry, int* e, double* w, int rows, int n,
+            int lds, int ldd) {
   serial_calls++;
-  column<product>(s, d, carry, e, w, rows, n, lds, ldd);
+  column<product>(s, p, q, d, carry, e, w, rows, n, lds, ldd);
 }
 
 tvmops_function leaf(ScanFn* f) { return reinterpret_cast<tvmops_function>(f); }
@@ -103,9 +113,9 @@ constexpr Shape kShapes[] = {{1, 1, 1},   {1, 2, 1},   {3, 5, 1},   {200, 7, 1},
 std::vector<float> scanned(const ScanKernel& kernel, Shape s, const std::vector<float>& x, bool exclusive, bool reverse,
                            const runtime::ParallelFor& parallel) {
   std::vector<float> y(x.size(), NAN);
-  const ScanProblem problem = {s.outer, s.n, s.inner, x.data(), y.data(), exclusive, reverse};
+  const ScanProblem problem = {s.outer, s.n, s.inner, x.data(), y.data(), exclusive, reverse, nullptr, nullptr};
   CHECK(drivers::fits(kernel, problem));
-  drivers::scan(kernel, problem, parallel);
+  CHECK(drivers::scan(kernel, problem, parallel));
   return y;
 }
 
@@ -176,6 +186,41 @@ TEST(what_the_product_leaf_refuses_goes_one_by_one) {
   }
 }
 
+TEST(gradients_multiply_before_and_divide_after) {
+  for (const int64_t stream_bytes : {int64_t{1} << 40, int64_t{0}}) {
+    const FakeKernel fake = FakeKernel::make<false>(stream_bytes);
+    const ScanKernel kernel(fake.table);
+    for (const Shape& s : kShapes) {
+      const int64_t size = s.outer * s.n * s.inner;
+      std::vector<float> g(size), factor(size), divisor(size), product(size);
+      for (int64_t i = 0; i < size; i++) {
+        g[i] = small_integer(i), factor[i] = small_integer(i + 5), divisor[i] = power_of_two(i);
+        product[i] = g[i] * factor[i];
+      }
+      for (const bool exclusive : {false, true})
+        for (const bool reverse : {false, true})
+          for (const auto& parallel : {runtime::kSerial, kThreeThreads}) {
+            std::vector<float> y(size, NAN), exact = expected(false, s, product, exclusive, reverse);
+            for (int64_t i = 0; i < size; i++) exact[i] /= divisor[i];
+            const ScanProblem problem = {s.outer,   s.n,     s.inner,       g.data(),      y.data(),
+                                         exclusive, reverse, factor.data(), divisor.data()};
+            CHECK(drivers::scan(kernel, problem, parallel));
+            CHECK(y == exact);
+            // A zero is found wherever it is used: the element that an exclusive scan leaves out is not.
+            const int64_t left_out = exclusive && s.inner == 1 ? (reverse ? s.n - 1 : 0) : -1;
+            for (const int64_t at : {int64_t{0}, size / 2, size - 1}) {
+              if (s.n == 1 || (exclusive && s.inner > 1) || at % s.n == left_out) continue;
+              std::vector<float> with_zero = divisor;
+              with_zero[at] = 0.0f;
+              ScanProblem spoilt = problem;
+              spoilt.divisor = with_zero.data();
+              CHECK(!drivers::scan(kernel, spoilt, parallel));
+            }
+          }
+    }
+  }
+}
+
 TEST(a_kernel_that_lacks_something_is_refused_by_name) {
   FakeKernel no_leaf = FakeKernel::make<false>(0);
   no_leaf.leaves.erase(no_leaf.leaves.begin() + 3);
@@ -197,6 +242,6 @@ TEST(a_kernel_that_lacks_something_is_refused_by_name) {
 TEST(sizes_beyond_32_bits_do_not_fit) {
   const FakeKernel fake = FakeKernel::make<false>(0);
   const ScanKernel kernel(fake.table);
-  CHECK(drivers::fits(kernel, {1, int64_t{1} << 40, 1, nullptr, nullptr, false, false}));
-  CHECK(!drivers::fits(kernel, {1, 2, int64_t{1} << 31, nullptr, nullptr, false, false}));
+  CHECK(drivers::fits(kernel, {1, int64_t{1} << 40, 1, nullptr, nullptr, false, false, nullptr, nullptr}));
+  CHECK(!drivers::fits(kernel, {1, 2, int64_t{1} << 31, nullptr, nullptr, false, false, nullptr, nullptr}));
 }
