@@ -59,6 +59,7 @@ from tvmops._pointwise import (  # noqa: E402
     tanh,
     tanh_,
 )
+from tvmops._scan import cumprod, cumsum  # noqa: E402
 
 _load_calibration()
 
@@ -67,6 +68,8 @@ __all__ = [
     "Decisions",
     "addmm",
     "bmm",
+    "cumprod",
+    "cumsum",
     "current_mode",
     "elu",
     "elu_",

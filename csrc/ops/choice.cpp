@@ -11,6 +11,7 @@
 #include "drivers/rows.h"
 #include "ops/gemm_choice.h"
 #include "ops/rows_choice.h"
+#include "ops/scan_choice.h"
 #include "runtime/error.h"
 #include "runtime/registry.h"
 
@@ -54,6 +55,7 @@ int64_t plan_size(const tvmops_kernel& kernel) {
     return value && *value > 0;
   };
   if (kernel.driver == std::string_view("rows")) return drivers::rows_plan_size(drivers::RowsKernel(kernel).by_size());
+  if (kernel.driver == std::string_view("scan")) return drivers::scan_plan_size();
   return drivers::plan_size(positive("N") && positive("K"));
 }
 
@@ -96,7 +98,7 @@ uint64_t choice_generation() {
   return runtime::Registry::global().generation() + plans_set.load(std::memory_order_acquire);
 }
 
-bool serves(const tvmops_kernel* kernel) { return gemm_serves(kernel) || rows_serves(kernel); }
+bool serves(const tvmops_kernel* kernel) { return gemm_serves(kernel) || rows_serves(kernel) || scan_serves(kernel); }
 
 void start_recording() { decisions = std::make_unique<std::vector<Decision>>(); }
 
