@@ -81,13 +81,19 @@ class _Row(Emitter):
         return self.put(local, self.combine(self.vector(local), last))
 
     def finish(self, at: Expr, origin: Expr, mask: Expr | None) -> list[tirx.Stmt]:
-        """Adds what precedes the group, and stores it: ``local`` within this call, ``offset`` before that."""
+        """Adds what precedes the group, and stores it: ``local`` within this call, ``offset`` before that.
+
+        Products have no offset: ``local`` goes on from the carry, one group after the other. Apart, either might vanish
+        and the other be infinite.
+        """
         lanes, fold, both = self.lanes, self.fold, self.combine
         offset, local, total = self.double("offset"), self.double("local"), self.double("total")
         y, base = self.stack("y", self.width, "float32"), self.double("base")
         inclusive, before = self.double("inclusive"), self.double("before")
         out = [
-            self.put(base, both(self.vector(offset), self.vector(local))),
+            self.put(
+                base, self.vector(local) if self.kind == "prod" else both(self.vector(offset), self.vector(local))
+            ),
             self.put(inclusive, both(self.vector(total), self.vector(base))),
             self.put(before, self.shuffle([base, inclusive], [lanes - 1, *range(lanes, 2 * lanes - 1)])),
         ]
@@ -150,7 +156,8 @@ class _Row(Emitter):
                 return self.rows - i32(1) - first_row - r if self.reverse else first_row + r
 
             def clear(r: tirx.Var) -> list[tirx.Stmt]:
-                return [tirx.BufferStore(self.work, self.identity, [work + r])]
+                start = tirx.BufferLoad(self.carry, [row(r)]) if self.kind == "prod" else self.identity
+                return [tirx.BufferStore(self.work, start, [work + r])]
 
             def block(b: tirx.Var) -> list[tirx.Stmt]:
                 first = b * i32(self.block)
@@ -190,7 +197,9 @@ class _Row(Emitter):
             return [self.loop("r", count, clear), self.loop("b", blocks, block), self.loop("r", count, after)]
 
         packs = tirx.floordiv(self.rows + together - i32(1), together)
-        return self.whole(self.loop("p", packs, pack), self.kind != "sum")
+        loop = self.loop("p", packs, pack)
+        low, high = self.bound() if self.kind == "prod" else (0, 0)
+        return self.whole(loop if self.kind == "sum" else self.watched(loop, high - low))
 
     def total_body(self) -> tirx.Stmt:
         """All rows, in the same order of operations, storing nothing but the carries."""
@@ -209,17 +218,17 @@ class _Row(Emitter):
                 self.carry_on(r, tirx.BufferLoad(local, [i32(0)])),
             ]
 
-        return self.whole(self.loop("r", self.rows, row), self.kind == "prod")
+        return self.whole(self.loop("r", self.rows, row))
 
     def carry_on(self, row: Expr, total: Expr) -> tirx.Stmt:
         """Adds the total of a row to its carry."""
+        if self.kind == "prod":
+            return tirx.BufferStore(self.carry, total, [row])
         return tirx.BufferStore(self.carry, self.combine(tirx.BufferLoad(self.carry, [row]), total), [row])
 
-    def whole(self, loop: tirx.Stmt, watching: bool) -> tirx.Stmt:
-        """The loop, with what is needed before and after it."""
-        head = self.set(self.double("identity"), self.lanes, lambda i: self.identity)
-        low, high = self.bound() if self.kind == "prod" else (0, 0)
-        return sequence(head, self.watched(loop, high - low) if watching else loop)
+    def whole(self, loop: tirx.Stmt) -> tirx.Stmt:
+        """The loop, with what is needed before it."""
+        return sequence(self.set(self.double("identity"), self.lanes, lambda i: self.identity), loop)
 
 
 def row(name: str, kind: str, dtype: str, lanes: int, fold: int, block: int, *, reverse: bool) -> tirx.PrimFunc:
@@ -241,6 +250,6 @@ def row(name: str, kind: str, dtype: str, lanes: int, fold: int, block: int, *, 
 
 
 def total(name: str, kind: str, dtype: str, lanes: int, fold: int, *, reverse: bool) -> tirx.PrimFunc:
-    """``total``: as :func:`row`, to the last bit of the carries, but D is not written and ``work`` not used."""
+    """``total``, of sums: the carries of :func:`row`, to the last bit; D is not written, ``work`` not used."""
     emitter = _Row(kind, dtype, lanes, fold, 1, reverse=reverse)
     return emitter.leaf(name, emitter.total_body())

@@ -105,7 +105,8 @@ class ScanSpace:
         for reverse in (False, True):
             end = ".reverse" if reverse else ""
             add(f"row{end}", f"_f{fold}_b{block}", scan_row.row, self.lanes, fold, block, reverse=reverse)
-            add(f"total{end}", f"_f{fold}", scan_row.total, self.lanes, fold, reverse=reverse)
+            if self.kind != "prod":
+                add(f"total{end}", f"_f{fold}", scan_row.total, self.lanes, fold, reverse=reverse)
         add("column", f"_t{tile}", scan.column, self.width, tile)
         if self.kind == "prod":
             add("serial", "", scan.serial)

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <iterator>
 #include <type_traits>
+#include <utility>
 
 #include "drivers/binding.h"
 #include "runtime/scratch.h"
@@ -63,7 +64,7 @@ class Run {
   bool operator()() {
     if (p_.inner > 1) {
       columns();
-    } else if (p_.n > k_.segment && p_.outer < threads_) {
+    } else if (p_.n > k_.segment && p_.outer < threads_ && !k_.product) {
       for (int64_t r = 0; r < p_.outer; r++) shared_row(r);
     } else {
       for_ranges(parallel_, threads_ > 1, p_.outer, [&](int64_t begin, int64_t end) {
@@ -190,31 +191,21 @@ class Run {
   void shared_row(int64_t row) {
     begin_row(row);
     const int64_t segments = ceil_div(length_, k_.segment), share = threads_ * kShare;
-    double* const carries = runtime::scratch<double>(kScratchCarry, static_cast<size_t>(2 * share));
-    auto* const extremes = reinterpret_cast<int*>(carries + share);
-    double carry = k_.identity();
+    double* const carries = runtime::scratch<double>(kScratchCarry, static_cast<size_t>(share));
+    double carry = 0.0;
     for (int64_t first = 0; first < segments; first += share) {
       const int64_t count = std::min(share, segments - first);
       for_ranges(parallel_, true, count, [&](int64_t begin, int64_t end) {
         for (int64_t i = begin; i < end; i++) {
           const Segment s = segment(row, first + i);
-          carries[i] = k_.identity(), extremes[i] = 0;
-          call(k_.total[p_.reverse], s.from, s.to, nullptr, carries + i, extremes + i, 1, s.length, 0, 0);
+          int extreme = 0;
+          carries[i] = 0.0;
+          call(k_.total[p_.reverse], s.from, s.to, nullptr, carries + i, &extreme, 1, s.length, 0, 0);
         }
       });
-      for (int64_t i = 0; i < count; i++) {
-        const double total = carries[i];
-        carries[i] = carry;
-        if (extremes[i]) {
-          const Segment s = segment(row, first + i);
-          scan_serially(s.from, s.to, target(s.to), s.length, &carry);
-        } else {
-          carry = k_.product ? carry * total : carry + total;
-        }
-      }
+      for (int64_t i = 0; i < count; i++) carry += std::exchange(carries[i], carry);
       for_ranges(parallel_, true, count, [&](int64_t begin, int64_t end) {
-        for (int64_t i = begin; i < end; i++)
-          if (!extremes[i]) scan_segment(segment(row, first + i), carries + i);
+        for (int64_t i = begin; i < end; i++) scan_segment(segment(row, first + i), carries + i);
         if (streams_) runtime::stream_fence();
       });
     }
@@ -275,14 +266,14 @@ class Run {
 }  // namespace
 
 ScanKernel::ScanKernel(const tvmops_kernel& kernel) : source(&kernel) {
+  bytes = static_cast<int>(param(kernel, "bytes", 1, 4));
+  product = param(kernel, "product", 0, 1) != 0;
   for (int reverse = 0; reverse < 2; reverse++) {
     const char* const suffix = reverse ? ".reverse" : "";
     row[reverse] = leaf<ScanFn>(kernel, std::string("row") + suffix);
-    total[reverse] = leaf<ScanFn>(kernel, std::string("total") + suffix);
+    if (!product) total[reverse] = leaf<ScanFn>(kernel, std::string("total") + suffix);
   }
   column = leaf<ScanFn>(kernel, "column");
-  bytes = static_cast<int>(param(kernel, "bytes", 1, 4));
-  product = param(kernel, "product", 0, 1) != 0;
   if (product) serial = leaf<ScanFn>(kernel, "serial");
   identity_bits = static_cast<int>(param(kernel, "identity_bits", 0, INT_MAX));
   (void)param(kernel, "work", 0, kMaxWork);

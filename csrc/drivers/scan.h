@@ -17,10 +17,10 @@ namespace tvmops::drivers {
 
 using runtime::ParallelFor;
 
-// row: s and d [rows, n] with strides lds and ldd, carry[rows]. total: the same, but d is not written. column and
-// serial: down the columns of [rows, n], carry[n]. p and q, strides lds, are null but in gradients. extreme: set if the
-// result is no good, because a group of elements of a product may over- or underflow by itself (serial then will do),
-// or because there is a zero in q.
+// row: s and d [rows, n] with strides lds and ldd, carry[rows]. total, of sums: the same, but d is not written. column
+// and serial: down the columns of [rows, n], carry[n]. p and q, strides lds, are null but in gradients. extreme: set if
+// the result is no good, because a group of elements of a product may over- or underflow by itself (serial then will
+// do), or because there is a zero in q.
 using ScanFn = void(const void* s, const void* p, const void* q, void* d, double* carry, int* extreme, double* work,
                     int rows, int n, int lds, int ldd);
 
@@ -33,7 +33,7 @@ struct ScanKernel {
   const tvmops_kernel* source;
   int64_t n = -1;         // any
   ScanFn* row[2] = {};    // forward, reverse
-  ScanFn* total[2] = {};  // forward, reverse
+  ScanFn* total[2] = {};  // forward, reverse; of sums only
   ScanFn* column = nullptr;
   ScanFn* serial = nullptr;    // of products only
   int bytes = 0;               // of an element
