@@ -71,11 +71,11 @@ def _rule(
     label_smoothing: float = 0.0,
 ) -> tuple[Tensor, int]:
     """The losses of all functions' batches in one call, if they have batches of classes; else one call each."""
-    w_dim = in_dims[2] if len(in_dims) > 2 else None
-    x, target, w = (
-        None if t is None else t.expand(info.batch_size, *t.shape) if d is None else t.movedim(d, 0)
-        for t, d in ((x, in_dims[0]), (target, in_dims[1]), (weight, w_dim))
-    )
+    def batched(t: Tensor, dim: int | None) -> Tensor:
+        return t.expand(info.batch_size, *t.shape) if dim is None else t.movedim(dim, 0)
+
+    x, target = batched(x, in_dims[0]), batched(target, in_dims[1])
+    w = None if weight is None else batched(weight, in_dims[2])
     alike = x.dim() == target.dim() + 1 and x.shape[:2] == target.shape[:2] and x.dim() >= 3
     if not alike or target.dtype != torch.int64 or w is not None:
         options = (reduction, ignore_index, label_smoothing)

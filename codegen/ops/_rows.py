@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,9 +39,11 @@ class RowsOperator:
     column: bool = False
     flops_per_element: int = 1
     fill: Callable[[str, np.random.Generator, tuple[int, ...]], np.ndarray] | None = None
-    low: Callable[[], Program | Mapping[str, Program]] | None = (
-        None  # ``make`` for float16 and bfloat16, if not the same
-    )
+    # For float16 and bfloat16, if not as ``make``.
+    low: Callable[[], Program | Mapping[str, Program]] | None = None
+    # Where the space's defaults are not the best; for float16 and bfloat16, ``knobs_low`` on top.
+    knobs: Mapping[str, int] = field(default_factory=dict)
+    knobs_low: Mapping[str, int] = field(default_factory=dict)
 
     def variants(self, dtype: str = "float32") -> Mapping[str, Program]:
         """The program by activation; "" where there is only one."""
@@ -97,7 +99,9 @@ class RowsOperator:
         """The space of row programs."""
         from ..spaces.rows import RowsSpace
 
-        return RowsSpace(workload, target, self.variants(workload.dtype), flat=self.flat, column=self.column)
+        knobs = {**self.knobs, **(self.knobs_low if workload.dtype != "float32" else {})}
+        variants = self.variants(workload.dtype)
+        return RowsSpace(workload, target, variants, flat=self.flat, column=self.column, defaults=knobs)
 
     def workloads(self) -> Sequence[Workload]:
         """Every dtype, any length; and the lengths worth a kernel of their own."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ._rows import RowsOperator
+from .softmax import KNOBS, KNOBS_LOW
 
 if TYPE_CHECKING:
     from ..program import Program
@@ -22,7 +23,7 @@ _NONE, _MEAN = 0, 1
 
 
 def _forward() -> Program:
-    from ..mathlib import exp_nonpositive, log
+    from ..mathlib import exp_nonpositive, log_normal
     from ..program import Operand, Pass, Program, Scalars
 
     scalars = (Operand(name, "scalar", written=True, dtype="float32") for name in ("maximum", "log_sum", "total"))
@@ -35,7 +36,7 @@ def _forward() -> Program:
                 reduce={"s": ("sum", lambda v: exp_nonpositive(v.d)), "t": ("sum", lambda v: v.d)},
                 prefetch=("x",),
             ),
-            Scalars(store={"maximum": lambda v: v.m, "log_sum": lambda v: log(v.s), "total": lambda v: v.t}),
+            Scalars(store={"maximum": lambda v: v.m, "log_sum": lambda v: log_normal(v.s), "total": lambda v: v.t}),
         ),
     )
 
@@ -67,13 +68,13 @@ def _loss(op: Callable[[], Call]) -> Call:
 def _aten_loss() -> Call:
     import torch
 
-    return torch.ops.aten.cross_entropy_loss  # type: ignore[no-any-return]
+    return torch.ops.aten.cross_entropy_loss
 
 
 def _our_loss() -> Call:
     import torch
 
-    return torch.ops.tvmops.cross_entropy  # type: ignore[no-any-return]
+    return torch.ops.tvmops.cross_entropy
 
 
 def _aten_backward(x: Any, maximum: Any, log_sum: Any, g: Any, dim: int = -1) -> Any:
@@ -110,11 +111,12 @@ OPERATORS = {
     operator.name: operator
     for operator in (
         RowsOperator(
-            "cross_entropy", _forward, _loss(_aten_loss), _loss(_our_loss), column=True, flops_per_element=20
+            "cross_entropy", _forward, _loss(_aten_loss), _loss(_our_loss),
+            column=True, flops_per_element=20, knobs=KNOBS, knobs_low=KNOBS_LOW,
         ),
         RowsOperator(
             "cross_entropy_backward", _backward, _aten_backward, _our_backward,
-            params=(0.0,), column=True, flops_per_element=20, fill=_fill,
+            params=(0.0,), column=True, flops_per_element=20, fill=_fill, knobs=KNOBS,
         ),
     )
 }  # fmt: skip

@@ -25,7 +25,10 @@ NEVER = 1 << 40
 
 
 class RowsSpace:
-    """Knobs of a row program. ``variants`` maps an activation to the program that applies it."""
+    """Knobs of a row program. ``variants`` maps an activation to the program that applies it.
+
+    ``defaults`` has the values of knobs that a program is known to want others of than most.
+    """
 
     name = "rows"
     driver = "rows"
@@ -33,10 +36,17 @@ class RowsSpace:
     constraints: Sequence[Constraint]
 
     def __init__(
-        self, workload: Workload, target: Target, variants: Mapping[str, Program], *, flat: bool, column: bool
+        self,
+        workload: Workload,
+        target: Target,
+        variants: Mapping[str, Program],
+        *,
+        flat: bool,
+        column: bool,
+        defaults: Mapping[str, int] | None = None,
     ) -> None:
         self.workload, self.target, self.variants = workload, target, variants
-        self.flat, self.column = flat, column
+        self.flat, self.column, self.defaults = flat, column, defaults or {}
         self.lanes = target.lanes()
         self.knobs = (
             Knob("unroll", (1, 2, 4, 8), "vectors of a row in one step of the loop"),
@@ -72,6 +82,7 @@ class RowsSpace:
             "parallel_bytes": 64 << 10,
             "stream_bytes": NEVER,
             "block_bytes": 16 << 10,
+            **self.defaults,
         }
 
     def element_bytes(self, operand: Operand) -> int:
