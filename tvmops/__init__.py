@@ -31,6 +31,13 @@ from tvmops._fused import (  # noqa: E402
 )
 from tvmops._inspect import Decision, Decisions, explain, kernels, load_pack, show_config  # noqa: E402
 from tvmops._modes import current_mode, mode, set_mode  # noqa: E402
+from tvmops._normalization import (  # noqa: E402
+    add_layer_norm,
+    add_rms_norm,
+    group_norm,
+    layer_norm,
+    rms_norm,
+)
 from tvmops._pointwise import (  # noqa: E402
     elu,
     elu_,
@@ -76,7 +83,12 @@ _load_calibration()
 __all__ = [
     "Decision",
     "Decisions",
+<<<<<<< ours
     "add_activation",
+=======
+    "add_layer_norm",
+    "add_rms_norm",
+>>>>>>> theirs
     "addmm",
     "bias_activation",
     "bmm",
@@ -97,9 +109,11 @@ __all__ = [
     "geglu",
     "gelu",
     "gelu_",
+    "group_norm",
     "hardswish",
     "hardswish_",
     "kernels",
+    "layer_norm",
     "leaky_relu",
     "leaky_relu_",
     "linear",
@@ -119,6 +133,7 @@ __all__ = [
     "nn",
     "relu",
     "relu_",
+    "rms_norm",
     "rsqrt",
     "rsqrt_",
     "set_mode",

@@ -2,6 +2,7 @@
 
 from tvmops.nn.fused import GEGLU, SquaredReLU, SwiGLU
 from tvmops.nn.linear import Linear
+from tvmops.nn.normalization import AddLayerNorm, AddRMSNorm, GroupNorm, LayerNorm, RMSNorm
 from tvmops.nn.pointwise import ELU, GELU, Hardswish, LeakyReLU, Mish, ReLU, Sigmoid, SiLU, Softplus, Tanh
 from tvmops.nn.replacing import Replaced, counterpart, replace
 from tvmops.nn.softmax import CrossEntropyLoss, LogSoftmax, Softmax
@@ -10,12 +11,20 @@ __all__ = [
     "ELU",
     "GEGLU",
     "GELU",
+<<<<<<< ours
     "CrossEntropyLoss",
+=======
+    "AddLayerNorm",
+    "AddRMSNorm",
+    "GroupNorm",
+>>>>>>> theirs
     "Hardswish",
+    "LayerNorm",
     "LeakyReLU",
     "Linear",
     "LogSoftmax",
     "Mish",
+    "RMSNorm",
     "ReLU",
     "Replaced",
     "SiLU",

@@ -6,7 +6,11 @@ from typing import Any, NamedTuple
 
 import torch
 
+<<<<<<< ours
 from tvmops.nn import pointwise, softmax
+=======
+from tvmops.nn import normalization, pointwise
+>>>>>>> theirs
 from tvmops.nn.linear import Linear
 
 
@@ -21,6 +25,9 @@ class Replaced(NamedTuple):
 # By torch's class: what takes its place, a subclass of it with the same attributes and parameters.
 COUNTERPARTS: dict[type[torch.nn.Module], type[torch.nn.Module]] = {
     torch.nn.Linear: Linear,
+    torch.nn.LayerNorm: normalization.LayerNorm,
+    torch.nn.RMSNorm: normalization.RMSNorm,
+    torch.nn.GroupNorm: normalization.GroupNorm,
     torch.nn.ReLU: pointwise.ReLU,
     torch.nn.LeakyReLU: pointwise.LeakyReLU,
     torch.nn.ELU: pointwise.ELU,
