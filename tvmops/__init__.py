@@ -75,8 +75,12 @@ from tvmops._pointwise import (  # noqa: E402
     tanh,
     tanh_,
 )
+<<<<<<< ours
 from tvmops._scan import cumprod, cumsum  # noqa: E402
 from tvmops._softmax import log_softmax, logsumexp, softmax  # noqa: E402
+=======
+from tvmops._rotary import rotary_embedding  # noqa: E402
+>>>>>>> theirs
 
 _load_calibration()
 
@@ -84,10 +88,14 @@ __all__ = [
     "Decision",
     "Decisions",
 <<<<<<< ours
+<<<<<<< ours
     "add_activation",
 =======
     "add_layer_norm",
     "add_rms_norm",
+>>>>>>> theirs
+=======
+    "add_activation",
 >>>>>>> theirs
     "addmm",
     "bias_activation",
@@ -133,7 +141,11 @@ __all__ = [
     "nn",
     "relu",
     "relu_",
+<<<<<<< ours
     "rms_norm",
+=======
+    "rotary_embedding",
+>>>>>>> theirs
     "rsqrt",
     "rsqrt_",
     "set_mode",

@@ -20,7 +20,11 @@ from tvmops import _C
 
 from ..worker import serve
 from ..workload import Workload
+<<<<<<< ours
 from . import gemm, rows, scan
+=======
+from . import gemm, rotary, rows
+>>>>>>> theirs
 from .case import Case
 from .plan import measure_plan
 
@@ -31,7 +35,11 @@ SAMPLE = 1e-3
 
 
 # By driver: what is checked and timed.
+<<<<<<< ours
 FAMILIES: dict[str, Any] = {"gemm": gemm, "rows": rows, "scan": scan}
+=======
+FAMILIES: dict[str, Any] = {"gemm": gemm, "rotary": rotary, "rows": rows}
+>>>>>>> theirs
 
 
 class WrongError(Exception):

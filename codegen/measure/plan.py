@@ -7,7 +7,11 @@ from typing import Any
 
 from tvmops import _calibrate
 
+<<<<<<< ours
 from . import rows, scan
+=======
+from . import rotary, rows
+>>>>>>> theirs
 
 # A shipped plan is for everyone: it takes more time than a user's own calibration, and looks at both ends of a bucket.
 SECONDS = 0.008
@@ -23,5 +27,9 @@ def measure_plan(kernel: dict[str, Any], threads: Sequence[int]) -> dict[str, An
         verdict = _calibrate.measure_plan(kernel["name"], seconds=SECONDS, thorough=True)
         routes, ratios = list(verdict.plan), list(verdict.ratios)
     else:
+<<<<<<< ours
         routes, ratios = (scan if kernel["driver"] == "scan" else rows).plan(kernel, threads)
+=======
+        routes, ratios = (rotary if kernel["driver"] == "rotary" else rows).plan(kernel, threads)
+>>>>>>> theirs
     return {"plan": "".join(f"{route:x}" for route in routes), "ratios": [r or None for r in ratios]}

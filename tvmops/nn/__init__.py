@@ -5,7 +5,11 @@ from tvmops.nn.linear import Linear
 from tvmops.nn.normalization import AddLayerNorm, AddRMSNorm, GroupNorm, LayerNorm, RMSNorm
 from tvmops.nn.pointwise import ELU, GELU, Hardswish, LeakyReLU, Mish, ReLU, Sigmoid, SiLU, Softplus, Tanh
 from tvmops.nn.replacing import Replaced, counterpart, replace
+<<<<<<< ours
 from tvmops.nn.softmax import CrossEntropyLoss, LogSoftmax, Softmax
+=======
+from tvmops.nn.rotary import RotaryEmbedding
+>>>>>>> theirs
 
 __all__ = [
     "ELU",
@@ -27,6 +31,7 @@ __all__ = [
     "RMSNorm",
     "ReLU",
     "Replaced",
+    "RotaryEmbedding",
     "SiLU",
     "Sigmoid",
     "Softmax",
