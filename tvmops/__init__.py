@@ -76,10 +76,14 @@ from tvmops._pointwise import (  # noqa: E402
     tanh_,
 )
 <<<<<<< ours
+<<<<<<< ours
 from tvmops._scan import cumprod, cumsum  # noqa: E402
 from tvmops._softmax import log_softmax, logsumexp, softmax  # noqa: E402
 =======
 from tvmops._rotary import rotary_embedding  # noqa: E402
+>>>>>>> theirs
+=======
+from tvmops._reductions import amax, amin, argmax, argmin, mean, sum, var  # noqa: E402
 >>>>>>> theirs
 
 _load_calibration()
@@ -98,7 +102,14 @@ __all__ = [
     "add_activation",
 >>>>>>> theirs
     "addmm",
+<<<<<<< ours
     "bias_activation",
+=======
+    "amax",
+    "amin",
+    "argmax",
+    "argmin",
+>>>>>>> theirs
     "bmm",
     "cross_entropy",
     "cumprod",
@@ -133,6 +144,7 @@ __all__ = [
     "log_softmax",
     "logsumexp",
     "matmul",
+    "mean",
     "mish",
     "mish_",
     "mm",
@@ -160,8 +172,13 @@ __all__ = [
     "sqrt_",
     "squared_relu",
     "squared_relu_",
+<<<<<<< ours
     "star_relu",
     "swiglu",
+=======
+    "sum",
+>>>>>>> theirs
     "tanh",
     "tanh_",
+    "var",
 ]

@@ -36,9 +36,13 @@ SAMPLE = 1e-3
 
 # By driver: what is checked and timed.
 <<<<<<< ours
+<<<<<<< ours
 FAMILIES: dict[str, Any] = {"gemm": gemm, "rows": rows, "scan": scan}
 =======
 FAMILIES: dict[str, Any] = {"gemm": gemm, "rotary": rotary, "rows": rows}
+>>>>>>> theirs
+=======
+FAMILIES: dict[str, Any] = {"gemm": gemm, "rows": rows, "reduce": rows}
 >>>>>>> theirs
 
 
