@@ -29,14 +29,17 @@ class BuildWithPack(BuildExtension):
         super().build_extension(ext)
 
     def precompile_torch_headers(self, ext: Extension) -> None:
-        """Halves the build where the compiler is GCC. It ignores such a header if one flag differs; others have none."""
+        """Halves the time of the build with GCC, which ignores such a header where a flag differs."""
         compiler = shlex.split(os.environ.get("CXX", "c++"))
         version = subprocess.run([*compiler, "--version"], capture_output=True, text=True)
         if "Free Software Foundation" not in version.stdout:
             return
         folder = Path(self.build_temp).resolve() / "precompiled"
         folder.mkdir(parents=True, exist_ok=True)
-        flags = [*self.compiler.compiler_so[1:], *(f"-I{path}" for path in [*self.compiler.include_dirs, *ext.include_dirs])]
+        flags = [
+            *self.compiler.compiler_so[1:],
+            *(f"-I{path}" for path in [*self.compiler.include_dirs, *ext.include_dirs]),
+        ]
         options = [*ext.extra_compile_args, "-DTORCH_API_INCLUDE_EXTENSION_H", "-DTORCH_EXTENSION_NAME=_C"]
         header, made = folder / TORCH_HEADERS.name, folder / f"{TORCH_HEADERS.name}.gch"
         command = [*compiler, *flags, *options, "-x", "c++-header", str(TORCH_HEADERS), "-o", str(made)]

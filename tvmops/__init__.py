@@ -75,41 +75,25 @@ from tvmops._pointwise import (  # noqa: E402
     tanh,
     tanh_,
 )
-<<<<<<< ours
-<<<<<<< ours
+from tvmops._reductions import amax, amin, argmax, argmin, mean, sum, var  # noqa: E402
+from tvmops._rotary import rotary_embedding  # noqa: E402
 from tvmops._scan import cumprod, cumsum  # noqa: E402
 from tvmops._softmax import log_softmax, logsumexp, softmax  # noqa: E402
-=======
-from tvmops._rotary import rotary_embedding  # noqa: E402
->>>>>>> theirs
-=======
-from tvmops._reductions import amax, amin, argmax, argmin, mean, sum, var  # noqa: E402
->>>>>>> theirs
 
 _load_calibration()
 
 __all__ = [
     "Decision",
     "Decisions",
-<<<<<<< ours
-<<<<<<< ours
     "add_activation",
-=======
     "add_layer_norm",
     "add_rms_norm",
->>>>>>> theirs
-=======
-    "add_activation",
->>>>>>> theirs
     "addmm",
-<<<<<<< ours
-    "bias_activation",
-=======
     "amax",
     "amin",
     "argmax",
     "argmin",
->>>>>>> theirs
+    "bias_activation",
     "bmm",
     "cross_entropy",
     "cumprod",
@@ -153,11 +137,8 @@ __all__ = [
     "nn",
     "relu",
     "relu_",
-<<<<<<< ours
     "rms_norm",
-=======
     "rotary_embedding",
->>>>>>> theirs
     "rsqrt",
     "rsqrt_",
     "set_mode",
@@ -172,12 +153,9 @@ __all__ = [
     "sqrt_",
     "squared_relu",
     "squared_relu_",
-<<<<<<< ours
     "star_relu",
-    "swiglu",
-=======
     "sum",
->>>>>>> theirs
+    "swiglu",
     "tanh",
     "tanh_",
     "var",

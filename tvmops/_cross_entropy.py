@@ -71,6 +71,7 @@ def _rule(
     label_smoothing: float = 0.0,
 ) -> tuple[Tensor, int]:
     """The losses of all functions' batches in one call, if they have batches of classes; else one call each."""
+
     def batched(t: Tensor, dim: int | None) -> Tensor:
         return t.expand(info.batch_size, *t.shape) if dim is None else t.movedim(dim, 0)
 

@@ -9,7 +9,7 @@ any order of dimensions; low precision is computed in float32 and rounded once. 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ from tvmops._functional import Number, _into
 
 _ops = torch.ops.tvmops
 _is_compiling = torch.compiler.is_compiling
-Dims = int | Sequence[int] | None
+Dims = int | list[int] | tuple[int, ...] | None
 
 
 def sum(

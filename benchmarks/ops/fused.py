@@ -107,11 +107,7 @@ def _case(suite: str, kind: str, name: str | None, m: int, n: int) -> Case:
     title = " ".join([kind, *([name] if name else []), f"{m}x{n}"])
     make = partial(_make_backward if back else _make, kind=kind, name=name, m=m, n=n)
     # Forward and backward: every operand and the output's gradient are read, and every gradient written, besides.
-<<<<<<< ours
-    return Case("fused", suite, title, 10 * m * n, 4 * elements * (3 if back else 1), make)
-=======
     return Case("fused", suite, title, 0, 4 * elements * (3 if back else 1), make)
->>>>>>> theirs
 
 
 def _cases(suite: str) -> Iterator[Case]:

@@ -20,11 +20,7 @@ from tvmops import _C
 
 from ..worker import serve
 from ..workload import Workload
-<<<<<<< ours
-from . import gemm, rows, scan
-=======
-from . import gemm, rotary, rows
->>>>>>> theirs
+from . import gemm, rotary, rows, scan
 from .case import Case
 from .plan import measure_plan
 
@@ -35,15 +31,7 @@ SAMPLE = 1e-3
 
 
 # By driver: what is checked and timed.
-<<<<<<< ours
-<<<<<<< ours
-FAMILIES: dict[str, Any] = {"gemm": gemm, "rows": rows, "scan": scan}
-=======
-FAMILIES: dict[str, Any] = {"gemm": gemm, "rotary": rotary, "rows": rows}
->>>>>>> theirs
-=======
-FAMILIES: dict[str, Any] = {"gemm": gemm, "rows": rows, "reduce": rows}
->>>>>>> theirs
+FAMILIES: dict[str, Any] = {"gemm": gemm, "reduce": rows, "rotary": rotary, "rows": rows, "scan": scan}
 
 
 class WrongError(Exception):

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     Value = Callable[[Any], Any]
 
-# The parameters of a program of a reduction: one over the elements of a row; what the result is divided by; one over it.
+# The parameters of a program of a reduction: one over the elements of a row; what the result is divided by; 1 over it.
 PARAMS = ("share", "divisor", "reciprocal")
 
 

@@ -71,23 +71,13 @@ class RowsSpace:
         of weights take registers of their own, and sums several accumulators.
         """
         program = next(iter(self.variants.values()))
-<<<<<<< ours
         passes = [step for step in program.steps if isinstance(step, Pass)]
-=======
-        passes = sum(isinstance(step, Pass) for step in program.steps)
-        reduces = any(isinstance(step, Pass) and step.reduce for step in program.steps)  # in several accumulators
->>>>>>> theirs
         partial = any(o.role == "partial" for o in program.operands)
         streams = sum(o.role == "row" for o in program.operands)
         reduces = any(step.reduce for step in passes)
         return {
-<<<<<<< ours
             "unroll": 2 if partial and reduces else 4 if reduces else 1,
             "height": 2 if len(passes) > 1 and streams <= 2 else 1,
-=======
-            "unroll": 2 if partial else 4 if reduces else 1,
-            "height": 2 if passes > 1 and streams <= 2 else 1,
->>>>>>> theirs
             "unroll_column": 4 if self.column else 1,
             "parallel_bytes": 64 << 10,
             "stream_bytes": NEVER,

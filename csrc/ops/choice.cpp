@@ -11,11 +11,8 @@
 #include "drivers/rotary.h"
 #include "drivers/rows.h"
 #include "ops/gemm_choice.h"
-<<<<<<< ours
-#include "ops/rotary.h"
-=======
 #include "ops/reduce_choice.h"
->>>>>>> theirs
+#include "ops/rotary.h"
 #include "ops/rows_choice.h"
 #include "ops/scan_choice.h"
 #include "runtime/error.h"
@@ -60,11 +57,8 @@ int64_t plan_size(const tvmops_kernel& kernel) {
     const int64_t* value = runtime::find_dim(kernel, name);
     return value && *value > 0;
   };
-<<<<<<< ours
   if (kernel.driver == std::string_view("rotary")) return drivers::rotary_plan_size();
-=======
   if (kernel.driver == std::string_view("reduce")) return drivers::rows_plan_size(false);
->>>>>>> theirs
   if (kernel.driver == std::string_view("rows")) return drivers::rows_plan_size(drivers::RowsKernel(kernel).by_size());
   if (kernel.driver == std::string_view("scan")) return drivers::scan_plan_size();
   return drivers::plan_size(positive("N") && positive("K"));
@@ -109,15 +103,10 @@ uint64_t choice_generation() {
   return runtime::Registry::global().generation() + plans_set.load(std::memory_order_acquire);
 }
 
-<<<<<<< ours
-<<<<<<< ours
-bool serves(const tvmops_kernel* kernel) { return gemm_serves(kernel) || rows_serves(kernel) || scan_serves(kernel); }
-=======
-bool serves(const tvmops_kernel* kernel) { return gemm_serves(kernel) || rows_serves(kernel) || rotary_serves(kernel); }
->>>>>>> theirs
-=======
-bool serves(const tvmops_kernel* kernel) { return gemm_serves(kernel) || rows_serves(kernel) || reduce_serves(kernel); }
->>>>>>> theirs
+bool serves(const tvmops_kernel* kernel) {
+  return gemm_serves(kernel) || rows_serves(kernel) || reduce_serves(kernel) || rotary_serves(kernel) ||
+         scan_serves(kernel);
+}
 
 void start_recording() { decisions = std::make_unique<std::vector<Decision>>(); }
 

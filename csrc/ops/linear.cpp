@@ -173,8 +173,9 @@ TORCH_LIBRARY_FRAGMENT(tvmops, m) {
 TORCH_LIBRARY_IMPL(tvmops, CPU, m) { m.impl("linear", &linear_cpu); }
 TORCH_LIBRARY_IMPL(tvmops, CompositeExplicitAutograd, m) {
   m.impl("linear", [](const Tensor& input, const Tensor& weight, const OptionalTensor& bias, OptionalName activation,
-                      const OptionalTensor& residual,
-                      bool) { return linear_aten(input, weight, bias, activation_index("linear", activation), residual); });
+                      const OptionalTensor& residual, bool) {
+    return linear_aten(input, weight, bias, activation_index("linear", activation), residual);
+  });
 }
 TORCH_LIBRARY_IMPL(tvmops, Meta, m) { m.impl("linear", &linear_meta); }
 TORCH_LIBRARY_IMPL(tvmops, Autograd, m) { m.impl("linear", &linear_autograd); }

@@ -5,23 +5,17 @@ from tvmops.nn.linear import Linear
 from tvmops.nn.normalization import AddLayerNorm, AddRMSNorm, GroupNorm, LayerNorm, RMSNorm
 from tvmops.nn.pointwise import ELU, GELU, Hardswish, LeakyReLU, Mish, ReLU, Sigmoid, SiLU, Softplus, Tanh
 from tvmops.nn.replacing import Replaced, counterpart, replace
-<<<<<<< ours
-from tvmops.nn.softmax import CrossEntropyLoss, LogSoftmax, Softmax
-=======
 from tvmops.nn.rotary import RotaryEmbedding
->>>>>>> theirs
+from tvmops.nn.softmax import CrossEntropyLoss, LogSoftmax, Softmax
 
 __all__ = [
     "ELU",
     "GEGLU",
     "GELU",
-<<<<<<< ours
-    "CrossEntropyLoss",
-=======
     "AddLayerNorm",
     "AddRMSNorm",
+    "CrossEntropyLoss",
     "GroupNorm",
->>>>>>> theirs
     "Hardswish",
     "LayerNorm",
     "LeakyReLU",

@@ -6,11 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-<<<<<<< ours
-from tvmops.nn import pointwise, softmax
-=======
-from tvmops.nn import normalization, pointwise
->>>>>>> theirs
+from tvmops.nn import normalization, pointwise, softmax
 from tvmops.nn.linear import Linear
 
 
