@@ -86,6 +86,21 @@ def number(x: Expr) -> Expr:
     return tirx.reinterpret("float32", x)
 
 
+def is_nan(x: Expr) -> Expr:
+    """Whether a float32 is NaN. TVM takes x != x for false."""
+    return tirx.bitwise_and(bits(x), i32(0x7FFFFFFF)) > i32(0x7F800000)
+
+
+def maximum(a: Expr, b: Expr) -> Expr:
+    """The larger one; NaN if one of them is."""
+    return tirx.call_llvm_pure_intrin("float32", "llvm.maximum", a, b)
+
+
+def minimum(a: Expr, b: Expr) -> Expr:
+    """The smaller one; NaN if one of them is."""
+    return tirx.call_llvm_pure_intrin("float32", "llvm.minimum", a, b)
+
+
 def power(t: Expr) -> Expr:
     """2**k for t = ROUND + 127 + k; 0 for k = -127 and infinity for k = 128."""
     return number(tirx.shift_left(bits(t), i32(23)))
@@ -273,6 +288,7 @@ def exp_nonpositive(x: Expr) -> Expr:
 
 def log_normal(x: Expr) -> Expr:
     """The natural logarithm of a positive, normal, finite number, as :func:`log` but cheaper; NaN stays."""
+    nan = fma(x, f32(0.0), f32(0.0))  # else 0; TVM makes 0 of x - x
     e = tirx.shift_right(bits(x) - i32(0x3F3504F3), i32(23))
     m = number(bits(x) - tirx.shift_left(e, i32(23)))
-    return _log(m - f32(1.0), e.astype("float32")) + (x - x)
+    return _log(m - f32(1.0), e.astype("float32")) + nan

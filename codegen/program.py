@@ -14,6 +14,7 @@ from tvm import te, tirx
 from tvm.ir import Expr
 
 from .leaves.lower import f32, i32
+from .mathlib import maximum, minimum
 
 MAX_OPERANDS, MAX_PARAMS = 10, 4
 Value = Callable[[Any], Expr]
@@ -87,18 +88,13 @@ class Reduction:
     combine: Callable[[Expr, Expr], Expr]
 
 
-def _nan_or(best: Callable[[Expr, Expr], Expr]) -> Callable[[Expr, Expr], Expr]:
-    """``best``, except that a NaN once met stays."""
-    return lambda a, x: tirx.Select(a != a, a, tirx.Select(x != x, x, best(a, x)))
-
-
 _INF = float("inf")
 REDUCTIONS: dict[str, Reduction] = {
     "sum": Reduction("float32", 0.0, lambda a, x: a + x),
     # NaN is not kept: for a maximum that is then subtracted from every element, which brings it back.
     "max": Reduction("float32", -_INF, tirx.max),
-    "nanmax": Reduction("float32", -_INF, _nan_or(tirx.max)),
-    "nanmin": Reduction("float32", _INF, _nan_or(tirx.min)),
+    "nanmax": Reduction("float32", -_INF, maximum),
+    "nanmin": Reduction("float32", _INF, minimum),
     "first": Reduction("int32", 2**31 - 1, tirx.min),
 }
 

@@ -33,7 +33,8 @@ class RowsOperator:
     make: Callable[[], Program | Mapping[str, Program]]
     aten: Callable[..., Any]
     ours: Callable[..., Any]
-    params: tuple[float, ...] = ()  # of the program, as ``aten`` and ``ours`` have them
+    # Of the program, as ``aten`` and ``ours`` have them; of the row length, where they depend on it.
+    params: tuple[float, ...] | Callable[[int], tuple[float, ...]] = ()
     lengths: tuple[int, ...] = ()  # row lengths worth a kernel of their own
     flat: bool = False
     column: bool = False
@@ -49,6 +50,10 @@ class RowsOperator:
         """The program by activation; "" where there is only one."""
         made = self.make() if dtype == "float32" or not self.low else self.low()
         return made if isinstance(made, Mapping) else {"": made}
+
+    def arguments(self, sizes: Mapping[str, int]) -> tuple[float, ...]:
+        """The values of the program's parameters."""
+        return self.params(sizes["N"]) if callable(self.params) else self.params
 
     def definition(self, workload: Workload) -> list[te.Tensor]:
         """The first program in TE: inputs, params of one element, outputs."""

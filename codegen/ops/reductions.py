@@ -52,7 +52,7 @@ def _fold(kind: str) -> Callable[[], Mapping[str, Program]]:
     def make() -> Mapping[str, Program]:
         from tvm import tirx
 
-        from ..mathlib import fma
+        from ..mathlib import fma, is_nan
         from ..program import Operand, Pass, Program, Scalars
 
         # A mean is a division, which takes longer than to sum a few rows: by way of the reciprocal, then corrected.
@@ -60,7 +60,7 @@ def _fold(kind: str) -> Callable[[], Mapping[str, Program]]:
         values: dict[str, Value] = {
             "q": lambda v: v.r * v.reciprocal,
             "rest": lambda v: fma(-v.q, v.divisor, v.r),
-            "mean": lambda v: tirx.Select(v.rest == v.rest, fma(v.rest, v.reciprocal, v.q), v.q),
+            "mean": lambda v: tirx.Select(is_nan(v.rest), v.q, fma(v.rest, v.reciprocal, v.q)),
         }
         reduce = Pass(reduce={"r": (kind, lambda v: v.x)})
 
@@ -85,13 +85,14 @@ def _arg(kind: str) -> Callable[[], Mapping[str, Program]]:
     def make() -> Mapping[str, Program]:
         from tvm import tirx
 
+        from ..mathlib import is_nan
         from ..program import Operand, Pass, Program, Scalars
 
         best = Pass(reduce={"m": (kind, lambda v: v.x)})
 
         def first(place: Value) -> Pass:
             # Where the best is NaN, only NaN will do; where it is not, there is none.
-            here: Value = lambda v: tirx.Or(v.x == v.m, v.x != v.x)  # noqa: E731
+            here: Value = lambda v: tirx.Or(v.x == v.m, is_nan(v.x))  # noqa: E731
             none = tirx.const(2**31 - 1, "int32")
             return Pass(reduce={"i": ("first", lambda v: tirx.Select(here(v), place(v), none))})
 
@@ -235,7 +236,12 @@ def _var_gradient(x: Any, g: Any, dim: int = 1) -> Any:
 
 def _reduction(op: str, make: Callable[[], Mapping[str, Program]], **more: Any) -> Reduction:
     kwargs = {"correction": 0} if op == "var" else {}  # of a single element too
-    return Reduction(op, make, _aten(op, **kwargs), _ours(op, **kwargs), column=True, **more)
+
+    def params(n: int) -> tuple[float, ...]:
+        divisor = n if op in ("mean", "var") else 1
+        return 1 / n, divisor, 1 / divisor
+
+    return Reduction(op, make, _aten(op, **kwargs), _ours(op, **kwargs), params, column=True, **more)
 
 
 def _amax_backward() -> Program:
@@ -243,6 +249,7 @@ def _amax_backward() -> Program:
     from tvm import tirx
 
     from ..leaves.lower import f32
+    from ..mathlib import fma
     from ..program import Operand, Pass, Program, Scalars
 
     operands = (Operand("x"), Operand("y", "scalar"), Operand("g", "scalar"), Operand("dx", written=True))
@@ -250,7 +257,7 @@ def _amax_backward() -> Program:
         operands,
         (
             Pass(reduce={"count": ("sum", lambda v: tirx.Select(v.x == v.y, f32(1.0), f32(0.0)))}),
-            Scalars(values={"share": lambda v: v.g / v.count, "none": lambda v: v.g * f32(0.0) / v.count}),
+            Scalars(values={"share": lambda v: v.g / v.count, "none": lambda v: fma(v.share, f32(0.0), f32(0.0))}),
             Pass(store={"dx": lambda v: tirx.Select(v.x == v.y, v.share, v.none)}),
         ),
     )
@@ -284,6 +291,13 @@ _GRADIENTS = (
     RowsOperator(
         "amax_backward", _amax_backward, _amax_gradient, _gradient("amax_backward"), column=True, fill=_with_maxima
     ),
-    RowsOperator("var_backward", _var_backward, _var_gradient, _gradient("var_backward", 0), column=True),
+    RowsOperator(
+        "var_backward",
+        _var_backward,
+        _var_gradient,
+        _gradient("var_backward", 0),
+        lambda n: (1 / n, 2 / n),
+        column=True,
+    ),
 )
 OPERATORS = {op.name: op for op in (*_REDUCTIONS, *_GRADIENTS)}

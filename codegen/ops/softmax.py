@@ -115,7 +115,7 @@ def _logsumexp() -> Program:
     from tvm import tirx
 
     from ..leaves.lower import f32
-    from ..mathlib import exp_nonpositive, log_normal
+    from ..mathlib import exp_nonpositive, fma, log_normal
     from ..program import Operand, Pass, Program, Scalars
 
     def finite(x: Any) -> Any:
@@ -127,7 +127,9 @@ def _logsumexp() -> Program:
             Pass(reduce={"m": ("max", lambda v: v.x)}),
             Scalars({"shift": lambda v: tirx.Select(finite(v.m), v.m, f32(0.0))}),
             Pass(reduce={"s": ("sum", lambda v: exp_nonpositive(tirx.min(f32(0.0), v.x - v.shift)))}, prefetch=("x",)),
-            Scalars(store={"y": lambda v: v.m + tirx.Select(finite(v.m), log_normal(v.s), v.s - v.s)}),
+            Scalars(
+                store={"y": lambda v: v.m + tirx.Select(finite(v.m), log_normal(v.s), fma(v.s, f32(0.0), f32(0.0)))}
+            ),
         ),
     )
 

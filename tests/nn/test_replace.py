@@ -28,17 +28,17 @@ def model() -> nn.Module:
     )
 
 
-def test_every_linear_is_swapped_and_told() -> None:
+def test_every_layer_is_swapped_and_told() -> None:
     net = model()
     before = copy.deepcopy(net)
     swapped = tvmops.nn.replace(net)
-    assert [s.name for s in swapped] == ["0", "1", "2.0", "2.2.0"]
-    assert all(s.before.startswith(("Linear(in_features=", "GELU(")) and s.after for s in swapped)
+    assert sorted(s.name for s in swapped) == ["0", "1", "2.0", "2.2.0", "3"]
+    assert all(s.before.startswith(("Linear(in_features=", "GELU(", "LayerNorm(")) and s.after for s in swapped)
     assert not any(type(m) is nn.Linear for m in net.modules())
     assert net[1] is net[2][1]
     with tvmops.mode("force"):
         value, decisions = observed(net, randn(5, 6))
-    assert [d.op for d in decisions if d.kernel] == ["linear", "linear", "gelu", "linear", "linear"]
+    assert [d.op for d in decisions if d.kernel] == ["linear", "linear", "gelu", "linear", "linear", "layer_norm"]
     torch.testing.assert_close(value, before(randn(5, 6)))
     assert tvmops.nn.replace(net) == []
 

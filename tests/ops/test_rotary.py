@@ -101,7 +101,8 @@ def test_layouts(
     cos, sin = tables(leading[seq_dim], width[1], *batch, seed=seed)
     check("force", x, cos, sin, interleaved=interleaved, seq_dim=seq_dim, inverse=inverse)
     y = tvmops.rotary_embedding(x, cos, sin, interleaved=interleaved, seq_dim=seq_dim - x.dim(), inverse=inverse)
-    assert y.stride() == torch.empty_like(x).stride()
+    expected = torch.empty_like(x).stride()
+    assert all(a == b for a, b, size in zip(y.stride(), expected, y.shape, strict=True) if size > 1)
 
 
 @pytest.mark.parametrize("interleaved", [False, True])
@@ -266,8 +267,9 @@ def test_vmap(seq_dim: int, batched: bool) -> None:
 
 
 def test_errors_under_vmap_are_those_of_one_element() -> None:
+    x, (cos, sin) = randn(2, 3, 4), tables(3, 4)
     with pytest.raises(RuntimeError, match="can't be seq_dim"):
-        torch.vmap(lambda x: tvmops.rotary_embedding(x, *tables(3, 4), seq_dim=1))(randn(2, 3, 4))
+        torch.vmap(lambda x: tvmops.rotary_embedding(x, cos, sin, seq_dim=1))(x)
 
 
 def test_transforms_of_func() -> None:
