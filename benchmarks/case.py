@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from torch import Tensor
 
 
 @dataclass(frozen=True)
 class Invocation:
-    """A function and the tensors it is called with."""
+    """A function and what it is called with."""
 
     fn: Callable[..., Tensor]
-    args: tuple[Tensor, ...]
+    args: tuple[Any, ...]
 
     def bind(self) -> Callable[[], Tensor]:
         """The call without arguments; a `partial`, because it costs less per call than a lambda."""

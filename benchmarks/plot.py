@@ -91,9 +91,9 @@ def _percents(axes: Axes, places: list[tuple[float, Result]], peer: str) -> None
         axes.plot(ours, y, marker="o", markersize=5, color=WIN)
     axes.set_xlim(0, high * 1.04)
     axes.axvline(100, color="black", linewidth=1)
-    axes.set_xlabel(f"% of FMA peak (dot: {OURS}, bar: {peer})")
+    axes.set_xlabel(f"% of the FMA peak or the copy bandwidth (dot: {OURS}, bar: {peer})")
     if not measured:
-        axes.text(0.5, 0.5, "FMA peak was not measured", transform=axes.transAxes, ha="center", color=EVEN)
+        axes.text(0.5, 0.5, "no limit was measured", transform=axes.transAxes, ha="center", color=EVEN)
 
 
 def _legend_text(cold: bool) -> str:

@@ -115,7 +115,7 @@ def markdown(results: Sequence[Result], title: str, baseline: dict[Key, float] |
 
 
 def _summary_rows(results: Sequence[Result]) -> tuple[Row, list[tuple[Row, Summary]]]:
-    header = ["suite", "cases", "geomean", "cold geomean", "min", "losses", "% FMA median", "% FMA min", "failed"]
+    header = ["suite", "cases", "geomean", "cold geomean", "min", "losses", "% limit median", "% limit min", "failed"]
     groups = {suite: list(group) for suite, group in groupby(results, key=lambda result: result.suite)}
     rows = []
     for suite, group in [*groups.items(), ("all", list(results))]:

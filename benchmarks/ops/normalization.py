@@ -63,14 +63,25 @@ def _make(seed: int, name: str, shape: tuple[int, ...], dtype: torch.dtype, back
         return Problem(eager, Invocation(ours, (*inputs, *rest)), eager, no_grad=True)
     leaves = [x.requires_grad_() for x in (*inputs, *rest[1:])]
 
-    def graph(function: Callable[..., Any]) -> Callable[..., Any]:
-        out = function(*inputs, *rest)
-        results = out if isinstance(out, tuple) else (out,)
-        gradients = [torch.ones_like(y) for y in results]
-        return lambda: torch.autograd.grad(results, leaves, gradients, retain_graph=True)[0]
+    def gradient(function: Callable[..., Any]) -> Callable[..., Any]:
+        """Goes backward through a graph that is made once for each dtype."""
+        graphs: dict[torch.dtype, Any] = {}
 
-    eager = Invocation(graph(theirs), ())
-    return Problem(eager, Invocation(graph(ours), ()), eager)
+        def call(*args: Any) -> Tensor:
+            if args[0].dtype not in graphs:
+                out = function(*args)
+                results = out if isinstance(out, tuple) else (out,)
+                g = torch.Generator().manual_seed(seed + 1)
+                gradients = [torch.randn(y.shape, generator=g).to(dtype).to(y.dtype) for y in results]
+                graphs[args[0].dtype] = results, [t for t in args if isinstance(t, Tensor)], gradients
+            first: Tensor = torch.autograd.grad(*graphs[args[0].dtype], retain_graph=True)[0]
+            return first
+
+        return call
+
+    args = (*leaves[: len(inputs)], rest[0], *leaves[len(inputs) :])
+    eager = Invocation(gradient(theirs), args)
+    return Problem(eager, Invocation(gradient(ours), args), eager)
 
 
 def _cases(suite: str) -> Iterator[Case]:

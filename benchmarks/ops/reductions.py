@@ -75,7 +75,7 @@ def _make_backward(seed: int, name: str, shape: tuple[int, ...], dim: int) -> Pr
 def _case(suite: str, name: str, shape: tuple[int, ...], dim: Any, dtype: torch.dtype = torch.float32) -> Case:
     label = f"{name} of {'x'.join(map(str, shape))} along {dim}"
     make = partial(_make, name=name, shape=shape, dim=dim, dtype=dtype)
-    return Case("reductions", suite, label, prod(shape), dtype.itemsize * prod(shape), make)
+    return Case("reductions", suite, label, 0, dtype.itemsize * prod(shape), make)
 
 
 def _cases(suite: str) -> Iterator[Case]:
