@@ -91,14 +91,20 @@ def is_nan(x: Expr) -> Expr:
     return tirx.bitwise_and(bits(x), i32(0x7FFFFFFF)) > i32(0x7F800000)
 
 
-def maximum(a: Expr, b: Expr) -> Expr:
+def maximum(a: Expr, x: Expr) -> Expr:
     """The larger one; NaN if one of them is."""
-    return tirx.call_llvm_pure_intrin("float32", "llvm.maximum", a, b)
+    return _or_nan(tirx.max(x, a), x)
 
 
-def minimum(a: Expr, b: Expr) -> Expr:
+def minimum(a: Expr, x: Expr) -> Expr:
     """The smaller one; NaN if one of them is."""
-    return tirx.call_llvm_pure_intrin("float32", "llvm.minimum", a, b)
+    return _or_nan(tirx.min(x, a), x)
+
+
+def _or_nan(best: Expr, x: Expr) -> Expr:
+    """``best``, which is its second operand if that is NaN, as x86 has it; NaN if ``x`` is. A select would be merged
+    with that of ``best`` into comparisons, whose latency adds up."""
+    return number(tirx.bitwise_or(bits(best), tirx.Select(is_nan(x), i32(-1), i32(0))))
 
 
 def power(t: Expr) -> Expr:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from tvm import tirx
 from tvm.ir import Expr
 
+from ..mathlib import is_nan
+
 DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -27,7 +29,7 @@ def store(dtype: str, value: Expr) -> Expr:
         sixteen = tirx.const(16, "uint32")
         odd = tirx.bitwise_and(tirx.shift_right(bits, sixteen), tirx.const(1, "uint32"))
         rounded = tirx.shift_right(bits + tirx.const(0x7FFF, "uint32") + odd, sixteen)
-        return tirx.Select(value != value, tirx.const(0x7FC0, "uint32"), rounded).astype("uint16")
+        return tirx.Select(is_nan(value), tirx.const(0x7FC0, "uint32"), rounded).astype("uint16")
     return value.astype(dtype)
 
 

@@ -31,13 +31,15 @@ PARAMS = ("share", "divisor", "reciprocal")
 class Reduction(RowsOperator):
     """A reduction. ``leaves``: the operator under whose name they are compiled, if another one has the same.
 
-    ``parts``: partial results; ``indexed``: the second of them is an index; ``twice``: a program walks more than once.
+    ``parts``: partial results; ``indexed``: the second of them is an index; ``twice``: a program walks more than once;
+    ``short``: short rows are transposed first, as the end of a walk, from vector to scalar, costs more.
     """
 
     leaves: str = ""
     parts: int = 1
     indexed: bool = False
     twice: bool = False
+    short: bool = True
 
     def space(self, workload: Workload, target: Target) -> Space:
         """The space of reductions."""
@@ -279,8 +281,8 @@ def _var_backward() -> Program:
 
 
 _REDUCTIONS = (
-    _reduction("sum", _fold("sum")),
-    _reduction("mean", _fold("sum"), leaves="sum"),
+    _reduction("sum", _fold("sum"), short=False),
+    _reduction("mean", _fold("sum"), leaves="sum", short=False),
     _reduction("amax", _fold("nanmax")),
     _reduction("amin", _fold("nanmin")),
     _reduction("var", _var, parts=3, twice=True, flops_per_element=5),

@@ -24,8 +24,7 @@ if TYPE_CHECKING:
     from ..ops.reductions import Reduction
 
 
-# Rows of at most so many elements are transposed first where a program walks twice: the end of a walk, from vector to
-# scalar, costs more.
+# Rows of at most so many elements are transposed first.
 SHORT = 16
 # Of rows across, of so few elements, a tile stays in registers.
 FEW, FEW_VECTORS = 12, 4
@@ -78,7 +77,7 @@ class ReduceSpace:
         size = storage.size(self.workload.dtype)
         out = {"bytes": size, "result_bytes": 8 if self.reduction.indexed else size}
         out |= {name: int(getattr(self.reduction, name)) for name in ("parts", "indexed", "twice")}
-        out |= {"tile": self.lanes * choice["width"], "few": FEW, "short": SHORT if self.reduction.twice else 0}
+        out |= {"tile": self.lanes * choice["width"], "few": FEW, "short": SHORT if self.reduction.short else 0}
         return out | {name: choice[name] for name in ("segment", "depth", "parallel_bytes")}
 
     def apply(self, choice: Choice) -> list[Leaf]:
@@ -112,7 +111,7 @@ class ReduceSpace:
             add("column" + of, f"w{width}", column)
             if not variant:
                 add("few", f"u{FEW_VECTORS}", few)
-                if self.reduction.twice:
+                if self.reduction.short:
                     add("short", f"n{SHORT}", short)
         return leaves
 
