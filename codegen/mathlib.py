@@ -103,7 +103,8 @@ def minimum(a: Expr, x: Expr) -> Expr:
 
 def _or_nan(best: Expr, x: Expr) -> Expr:
     """``best``, which is its second operand if that is NaN, as x86 has it; NaN if ``x`` is. A select would be merged
-    with that of ``best`` into comparisons, whose latency adds up."""
+    with that of ``best`` into comparisons, whose latency adds up.
+    """
     return number(tirx.bitwise_or(bits(best), tirx.Select(is_nan(x), i32(-1), i32(0))))
 
 

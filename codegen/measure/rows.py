@@ -77,14 +77,8 @@ def _repeated(operator: RowsOperator, workload: Workload, sizes: Mapping[str, in
     leading = next(iter(sizes))  # M, or the N of a flat operator
     most = DISTINCT if leading == "M" else DISTINCT << 10
     few = {**sizes, leading: min(sizes[leading], most)}
-    return [
-        np.resize(a, (sizes[leading], *a.shape[1:]))
-        if a.shape[:1] == (few[leading],) and leading == "M"
-        else np.resize(a, (*a.shape[:-1], sizes["N"]))
-        if leading == "N"
-        else a
-        for a in operator.inputs(workload, few, seed)
-    ]
+    arrays = operator.inputs(workload, few, seed)
+    return [np.resize(a, shape) for a, (_, shape) in zip(arrays, operator.shapes(sizes), strict=True)]
 
 
 def checks(workload: Workload, knobs: Mapping[str, int], seed: int) -> Iterator[Case]:

@@ -68,17 +68,17 @@ class RowsOperator:
     def inputs(self, workload: Workload, sizes: Mapping[str, int], seed: int) -> list[np.ndarray]:
         """Standard normal, unless ``fill`` knows better."""
         rng = np.random.default_rng(seed)
+        return [
+            self.fill(name, rng, shape) if self.fill else rng.standard_normal(shape, "float32")
+            for name, shape in self.shapes(sizes)
+        ]
+
+    def shapes(self, sizes: Mapping[str, int]) -> list[tuple[str, tuple[int, ...]]]:
+        """The inputs' names and shapes."""
         m, n = sizes.get("M", 1), sizes["N"]
-        shapes = {"row": (m, n), "vector": (n,), "scalar": (m,)}
+        of = {"row": (m, n), "vector": (n,), "scalar": (m,)}
         program = next(iter(self.variants().values()))
-        arrays: list[np.ndarray] = []
-        for operand in program.operands:
-            if operand.written:
-                continue
-            shape = shapes[operand.role]
-            made = self.fill(operand.name, rng, shape) if self.fill else rng.standard_normal(shape, "float32")
-            arrays.append(made)
-        return arrays
+        return [(o.name, of[o.role]) for o in program.operands if not o.written]
 
     def reference(self, *inputs: np.ndarray) -> np.ndarray:
         """What ``aten`` gives in float64; the first result where there are several."""
