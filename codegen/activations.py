@@ -14,7 +14,16 @@ from tvm import tirx
 from tvm.ir import Expr
 
 from . import mathlib
-from .gelu import gelu, gelu_backward, gelu_quick, gelu_tanh, gelu_tanh_backward
+from .gelu import (
+    GELU_TABULATED,
+    GELU_TANH_TABULATED,
+    Tabulated,
+    gelu,
+    gelu_backward,
+    gelu_quick,
+    gelu_tanh,
+    gelu_tanh_backward,
+)
 from .leaves.lower import f32
 from .mathlib import (
     SCALE,
@@ -197,6 +206,7 @@ class Pointwise:
         params: names of the float32 parameters, in the order of torch's function.
         saves: what ``backward`` reads, "input" or "output".
         low: ``forward`` for results in float16 or bfloat16, where something quicker will do.
+        tabulated: ``forward`` for nearly all numbers, with tables, where a vector has 16 elements.
     """
 
     forward: Callable[..., Expr]
@@ -204,6 +214,7 @@ class Pointwise:
     params: tuple[str, ...] = ()
     saves: str = "input"
     low: Callable[..., Expr] | None = None
+    tabulated: Tabulated | None = None
 
 
 POINTWISE: dict[str, Pointwise] = {
@@ -212,8 +223,8 @@ POINTWISE: dict[str, Pointwise] = {
     "elu": Pointwise(elu, elu_backward, ("alpha",)),
     "sigmoid": Pointwise(sigmoid, sigmoid_backward, saves="output"),
     "tanh": Pointwise(mathlib.tanh, tanh_backward, saves="output"),
-    "gelu": Pointwise(gelu, gelu_backward, low=gelu_quick),
-    "gelu_tanh": Pointwise(gelu_tanh, gelu_tanh_backward),
+    "gelu": Pointwise(gelu, gelu_backward, low=gelu_quick, tabulated=GELU_TABULATED),
+    "gelu_tanh": Pointwise(gelu_tanh, gelu_tanh_backward, tabulated=GELU_TANH_TABULATED),
     "silu": Pointwise(silu, silu_backward),
     "mish": Pointwise(mish, mish_backward),
     "softplus": Pointwise(softplus, softplus_backward, ("beta", "threshold")),

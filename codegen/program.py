@@ -37,6 +37,18 @@ class Operand:
 
 
 @dataclass(frozen=True)
+class Rare:
+    """What a pass stores instead to vectors of which an element of ``name`` is below ``bound``.
+
+    The pass then stores a quicker form that is right above it.
+    """
+
+    name: str
+    bound: float
+    store: Mapping[str, Value]
+
+
+@dataclass(frozen=True)
 class Pass:
     """One walk along the row. Functions take a namespace: operands, values, scalars and params by name, ``j``, ``n``.
 
@@ -51,6 +63,7 @@ class Pass:
     store: Mapping[str, Value] = field(default_factory=dict)
     add: Mapping[str, Value] = field(default_factory=dict)
     prefetch: Sequence[str] = ()
+    rare: Rare | None = None
 
 
 @dataclass(frozen=True)
@@ -63,11 +76,15 @@ class Scalars:
 
 @dataclass(frozen=True)
 class Program:
-    """Operands, at most MAX_OPERANDS; float params, at most MAX_PARAMS; the steps."""
+    """Operands, at most MAX_OPERANDS; float params, at most MAX_PARAMS; the steps.
+
+    ``constants`` are vectors by name, of which a lane sees its own element.
+    """
 
     operands: tuple[Operand, ...]
     steps: tuple[Pass | Scalars, ...]
     params: tuple[str, ...] = ()
+    constants: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         assert len(self.operands) <= MAX_OPERANDS
@@ -192,7 +209,7 @@ def definition(program: Program, rows: Expr | int, n: Expr | int, dtype: str = "
             continue
         for name, f in step.values.items():
             tensors[name] = te.compute((rows, n), along(f), name)
-        for name, f in step.store.items():
+        for name, f in (step.rare.store if step.rare else step.store).items():
             store(name, (rows, n), along(f))
         for name, f in step.add.items():
             results[name] = te.compute((n,), over_rows(f), name)

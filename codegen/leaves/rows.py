@@ -21,7 +21,7 @@ from tvm.script import tirx as T
 
 from ..program import MAX_OPERANDS, MAX_PARAMS, REDUCTIONS, Names, Pass, Program, Scalars, used
 from . import storage
-from .lower import i32, leaf, prefetch, sequence
+from .lower import f32, i32, leaf, prefetch, sequence
 
 # Additions in one accumulator before it is emptied into another: bounds the error of a long sum.
 CHAIN = 64
@@ -61,6 +61,7 @@ class _Emitter:
         self.n: Expr = self.n_var if n is None else i32(n)
         self.params = [tirx.Var(f"f{i}", "float32") for i in range(MAX_PARAMS)]
         self.local: list[tirx.Buffer] = []
+        assert all(len(values) == lanes for values in program.constants.values())
         self._cache: dict[tuple[str, int, str], tirx.Buffer] = {}
         # Row form: the first of the rows that go side by side, which of them the code now is for, and how many.
         self.row: Expr = i32(0)
@@ -169,7 +170,7 @@ class _Emitter:
             return j if self.column else j + lane
         if name in self.program.params:
             return self.params[self.program.params.index(name)]
-        if name in values:
+        if name in values or name in self.program.constants:
             return tirx.BufferLoad(self.stack("v_" + name, self.lanes), [lane])
         operand = next((o for o in self.program.operands if o.name == name), None)
         if operand is None or operand.role == "scalar":
@@ -205,11 +206,16 @@ class _Emitter:
                 self.vector(lambda lane, b=buffer, f=function: tirx.BufferStore(b, f(view(lane)), [lane]))  # type: ignore[misc]
             )
             known.add(name)
-        for name, function in step.store.items():
+
+        def put(name: str, function: Callable[[Names], Expr]) -> list[tirx.Stmt]:
             i = next(i for i, o in enumerate(self.program.operands) if o.name == name)
+            return self.save(name, lambda lane: function(view(lane)), self.place(i, j), mask)
+
+        for name, function in step.store.items():
             if name not in kept:
-                out += self.save(name, lambda lane, f=function: f(view(lane)), self.place(i, j), mask)  # type: ignore[misc]
+                out += put(name, function)
                 continue
+            i = next(i for i, o in enumerate(self.program.operands) if o.name == name)
             kind = self.kinds[i]
             raw, back = (
                 self.stack("kept_" + name, self.lanes, storage.memory(kind)),
@@ -224,6 +230,10 @@ class _Emitter:
 
             out += [self.vector(keep), self.vector(read)]
             out += self.save(name, lambda lane, raw=raw: tirx.BufferLoad(raw, [lane]), self.place(i, j), mask, raw=True)  # type: ignore[misc]
+        if step.rare:
+            assert not kept
+            again = [s for name, function in step.rare.store.items() for s in put(name, function)]
+            out.append(tirx.IfThenElse(self.any_below(step.rare.name, step.rare.bound), sequence(*again), None))
         for name, (kind, term) in step.reduce.items():
             reduction = REDUCTIONS[kind]
             acc = self.accumulator(name, kind, target)
@@ -248,6 +258,23 @@ class _Emitter:
                 mask,
             )
         return out
+
+    def any_below(self, name: str, bound: float) -> Expr:
+        """Whether an element of the current vector of an operand is."""
+        vector = tirx.BufferLoad(self.stack("x_" + name, self.lanes), [T.ramp(0, 1, self.lanes)])
+        below = vector < T.broadcast(f32(bound), self.lanes)
+        return tirx.call_llvm_pure_intrin("bool", "llvm.vector.reduce.or", below)
+
+    def constants(self) -> list[tirx.Stmt]:
+        """The program's constant vectors, on the stack: LLVM keeps them in registers or reads them from memory."""
+        return [
+            tirx.BufferStore(
+                self.stack("v_" + name, self.lanes),
+                T.Shuffle([f32(v) for v in values], [i32(i) for i in range(self.lanes)]),
+                [T.ramp(0, 1, self.lanes)],
+            )
+            for name, values in self.program.constants.items()
+        ]
 
     def accumulator(self, name: str, kind: str, which: str) -> tirx.Buffer:
         """``which``: "acc", or "tot" for what chains of a sum are emptied into."""
@@ -543,5 +570,5 @@ def rows_leaf(
     """
     assert not column or height == 1
     emitter = _Emitter(program, dtype, lanes, unroll, n, column=column, height=height, longest=longest)
-    body = emitter.body()
+    body = sequence(*emitter.constants(), emitter.body())
     return leaf(name, emitter.signature(), body, emitter.local)

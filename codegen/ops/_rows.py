@@ -42,12 +42,16 @@ class RowsOperator:
     fill: Callable[[str, np.random.Generator, tuple[int, ...]], np.ndarray] | None = None
     # For float16 and bfloat16, if not as ``make``.
     low: Callable[[], Program | Mapping[str, Program]] | None = None
+    # For AVX-512, in every dtype, if not as those two.
+    wide: Callable[[], Program] | None = None
     # Where the space's defaults are not the best; for float16 and bfloat16, ``knobs_low`` on top.
     knobs: Mapping[str, int] = field(default_factory=dict)
     knobs_low: Mapping[str, int] = field(default_factory=dict)
 
-    def variants(self, dtype: str = "float32") -> Mapping[str, Program]:
+    def variants(self, dtype: str = "float32", target: Target | None = None) -> Mapping[str, Program]:
         """The program by activation; "" where there is only one."""
+        if self.wide and target and target.lanes() == 16:
+            return {"": self.wide()}
         made = self.make() if dtype == "float32" or not self.low else self.low()
         return made if isinstance(made, Mapping) else {"": made}
 
@@ -105,7 +109,7 @@ class RowsOperator:
         from ..spaces.rows import RowsSpace
 
         knobs = {**self.knobs, **(self.knobs_low if workload.dtype != "float32" else {})}
-        variants = self.variants(workload.dtype)
+        variants = self.variants(workload.dtype, target)
         return RowsSpace(workload, target, variants, flat=self.flat, column=self.column, defaults=knobs)
 
     def workloads(self) -> Sequence[Workload]:

@@ -62,6 +62,8 @@ FUNCTIONS: Mapping[str, tuple[Aten, Aten, tuple[float, ...]]] = {
 }
 # Where the function is defined only there: logarithms and roots, and what backward gets as their output.
 POSITIVE = ("log", "log1p", "sqrt", "rsqrt")
+# What has a form for vectors of 16 elements.
+TABULATED = ("gelu", "gelu_tanh")
 
 
 def _forward(name: str, *, low: bool = False) -> Callable[[], Program]:
@@ -73,6 +75,21 @@ def _forward(name: str, *, low: bool = False) -> Callable[[], Program]:
         forward = f.low if low and f.low else f.forward
         store = {"y": lambda v: forward(v.x, *(getattr(v, p) for p in f.params))}
         return Program((Operand("x"), Operand("y", written=True)), (Pass(store=store),), f.params)
+
+    return make
+
+
+def _tabulated(name: str) -> Callable[[], Program]:
+    def make() -> Program:
+        from ..activations import POINTWISE
+        from ..program import Operand, Pass, Program, Rare
+
+        f = POINTWISE[name]
+        table = f.tabulated
+        assert table
+        rare = Rare("x", table.bound, {"y": lambda v: f.forward(v.x)})
+        quick = Pass(store={"y": lambda v: table(v.x, v)}, rare=rare)
+        return Program((Operand("x"), Operand("y", written=True)), (quick,), constants=table.tables())
 
     return make
 
@@ -112,8 +129,9 @@ def _operators() -> dict[str, RowsOperator]:
             (f"{name}_backward", _backward(name), None, backward),
         ):
             made[op] = RowsOperator(
-                op, make, aten, _ours(op, params), params=params, flat=True, flops_per_element=10, fill=fill, low=low
-            )
+                op, make, aten, _ours(op, params), params=params, flat=True, flops_per_element=10, fill=fill, low=low,
+                wide=_tabulated(name) if op in TABULATED else None,
+            )  # fmt: skip
     return made
 
 
