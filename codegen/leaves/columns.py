@@ -14,13 +14,14 @@ from tvm.script import tirx as T
 from ..program import REDUCTIONS, Pass, Program, Scalars, used
 from . import storage
 from .lower import i32, leaf, sequence
-from .rows import CHAIN, _Emitter
+from .rows import RowsEmitter
+from .vectors import CHAIN
 
 # Matrix rows that go to an accumulator between its load and its store; divides CHAIN.
 DEPTH = 4
 
 
-class _Tile(_Emitter):
+class _Tile(RowsEmitter):
     """A tile of one vector, with arrays beside it."""
 
     def __init__(self, program: Program, dtype: str, lanes: int) -> None:

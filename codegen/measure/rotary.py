@@ -9,12 +9,12 @@ from typing import Any
 import torch
 
 import tvmops
-from tvmops._calibrate import MARGIN, times
+from tvmops._calibrate import MARGIN
 
 from .. import ops
 from ..workload import Workload
-from .case import Case
-from .rows import DTYPES, ROUND
+from .case import Case, ratio
+from .rows import DTYPES
 
 # Positions, heads, elements of a head: the call alone, one token, then prompts in L2, L3 and memory.
 SUITE = ((1, 2, 64), (1, 32, 128), (64, 16, 64), (512, 32, 128), (2048, 32, 128))
@@ -67,13 +67,12 @@ def plan(kernel: Mapping[str, Any], threads: Sequence[int]) -> tuple[list[int], 
     """By size bucket 1 (the kernel) or 0 (ATen), and the worst ratio; the order is that of rotary_plan_bucket."""
     workload = Workload.parse(kernel["workload"])
     ratios = [math.inf] * len(PLANNED)
-    with torch.inference_mode(), tvmops.mode("force"):
+    with torch.inference_mode():
         for count in sorted(set(threads)):
             torch.set_num_threads(count)
             for i, elements in enumerate(PLANNED):
                 for total in elements:
                     sizes = _sizes(workload, (total // (HEADS * LENGTH), HEADS, LENGTH))
                     one = case(workload, sizes, 0, exact=False)
-                    mine, its = times([one.ours, one.aten], ROUND)
-                    ratios[i] = min(ratios[i], its / mine)
+                    ratios[i] = min(ratios[i], ratio(one))
     return [int(r >= MARGIN) for r in ratios], [round(r, 3) for r in ratios]

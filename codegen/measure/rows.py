@@ -10,24 +10,22 @@ from typing import Any
 import numpy as np
 import torch
 
-import tvmops
-from tvmops._calibrate import MARGIN, times
+from tvmops._calibrate import MARGIN
 
 from .. import ops
 from ..ops._rows import RowsOperator
 from ..workload import Workload
-from .case import ACTIVATION_FLOOR, Case
+from .case import ACTIVATION_FLOOR, Case, ratio
 
 # Rows and their length: the call alone, in L2, in L3 on most machines.
 SUITE = ((4, 64), (64, 1024), (2048, 1024))
-CHECKED = ((1, 1), (3, 5), (5, 16), (7, 67), (4, 128), (33, 1000), (2, 8200), (130, 257))
+CHECKED = ((1, 2), (3, 5), (5, 16), (7, 67), (4, 128), (33, 1000), (2, 8200), (130, 257))
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 # What rounding the result to the storage dtype costs.
 FLOORS = {"float32": ACTIVATION_FLOOR, "bfloat16": 2.0**-8, "float16": 2.0**-11}
 # Where a plan is measured: one length for each bucket of codegen/spaces/rows.py, and two sizes.
 LENGTHS = (8, 64, 512, 4096)
 ELEMENTS = ((128, 1 << 10), (1 << 12, 1 << 14), (1 << 16, 1 << 18), (1 << 20, 1 << 22), (1 << 24,))
-ROUND = 0.008  # seconds for each of the two calls
 # Timing wants much data, but not all of it different: so many rows are made, then repeated.
 DISTINCT = 64
 
@@ -117,9 +115,7 @@ def plan(kernel: Mapping[str, Any], threads: Sequence[int]) -> tuple[list[int], 
                     if "M" in workload.dims and total < n:
                         continue
                     one = case(workload, _sizes(workload, max(1, total // n), n), 0, exact=False, column=column)
-                    with tvmops.mode("force"):
-                        mine, its = times([one.ours, one.aten], ROUND)
-                    ratios[i] = min(ratios[i], its / mine)
+                    ratios[i] = min(ratios[i], ratio(one))
     known = [0.0 if math.isinf(r) else r for r in ratios]
     for i, r in enumerate(known):
         if not r and i:  # nothing is that small: as the bucket before

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 
 import tvmops
-from tvmops._calibrate import MARGIN, times
+from tvmops._calibrate import MARGIN
 
 from .. import ops
 from ..workload import Workload
-from .case import Case
-from .rows import DTYPES, ROUND
+from .case import Case, ratio
+from .rows import DTYPES
 
 # [M, N, I]: the call alone, in L2, in L3 on most machines; across the rows.
 SUITE = ((4, 64, 1), (64, 1024, 1), (2048, 1024, 1), (16, 512, 128))
@@ -84,9 +84,7 @@ def plan(kernel: Mapping[str, Any], threads: Sequence[int]) -> tuple[list[int], 
                     n = min(LENGTH, total // span) if column else span
                     size = (max(1, total // (span * n)), n, span) if column else (max(1, total // n), n, 1)
                     one = case(workload, size, 0, exact=False)
-                    with tvmops.mode("force"):
-                        mine, its = times([one.ours, one.aten], ROUND)
-                    ratios[i] = min(ratios[i], its / mine)
+                    ratios[i] = min(ratios[i], ratio(one))
     known = [0.0 if math.isinf(r) else r for r in ratios]
     for i, r in enumerate(known):
         if not r and i:  # nothing is that small: as the bucket before

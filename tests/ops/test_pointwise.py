@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import tvmops
+from tests import exhaustive
 from tests.support import assert_same_error, assert_same_outcome, by_aten, called, observed, randn, served
 
 Function = Callable[..., Tensor]
@@ -52,6 +53,33 @@ OUT = ("sigmoid", "tanh", "exp", "expm1", "log", "log1p", "sqrt", "rsqrt", "erf"
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 functions = pytest.mark.parametrize("name", FUNCTIONS)
 dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=str)
+
+
+@pytest.mark.parametrize("name", exhaustive.ATEN)
+def test_within_two_ulp(name: str) -> None:
+    """A sample of all float32; tests/exhaustive.py takes them all."""
+    threads = torch.get_num_threads()
+    try:
+        ours, _ = exhaustive.measure(name, -(2**31), 2**31, 40_009)
+    finally:
+        torch.set_num_threads(threads)
+    assert ours.worst <= exhaustive.LIMIT, ours.where
+    assert ours.subnormal <= 1
+    assert not ours.special
+
+
+@pytest.mark.parametrize("name", ["gelu", "gelu_tanh"])
+def test_far_numbers_among_others(name: str) -> None:
+    """Vectors of which one element needs another form than the rest: alone in every place, and in place."""
+    function = exhaustive.function(name)
+    for far in (-5.4, -7.0, -12.0, -30.0, -math.inf, math.nan):
+        x = randn(32, 37)
+        x[torch.arange(32), torch.arange(32)] = far
+        expected = exhaustive.exact(name, x)
+        y = called("force", function, x)
+        torch.testing.assert_close(y.double(), expected, rtol=2.0**-22, atol=2.0**-126, equal_nan=True)
+        tvmops.gelu_(x, approximate="tanh" if name == "gelu_tanh" else "none")
+        torch.testing.assert_close(x, y, rtol=0, atol=0, equal_nan=True)
 
 
 def operand(name: str, *shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
