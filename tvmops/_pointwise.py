@@ -127,7 +127,7 @@ def _in_place(name: str) -> Any:
 relu_ = _in_place("relu")
 leaky_relu_ = _in_place("leaky_relu")
 elu_ = _in_place("elu")
-gelu_ = _in_place("gelu")
+_GELU_IN_PLACE = {"none": _in_place("gelu"), "tanh": _in_place("gelu_tanh")}
 silu_ = _in_place("silu")
 mish_ = _in_place("mish")
 hardswish_ = _in_place("hardswish")
@@ -141,6 +141,15 @@ log1p_ = _in_place("log1p")
 sqrt_ = _in_place("sqrt")
 rsqrt_ = _in_place("rsqrt")
 erf_ = _in_place("erf")
+
+
+def gelu_(input: Tensor, approximate: str = "none") -> Tensor:
+    """As :func:`gelu`, in place: ``input`` is overwritten and returned."""
+    if approximate not in _GELU_IN_PLACE:
+        return torch.ops.aten.gelu_(input, approximate=approximate)  # which raises
+    result: Tensor = _GELU_IN_PLACE[approximate](input)
+    return result
+
 
 NAMES = (
     "elu",
