@@ -84,6 +84,42 @@ def _make(seed: int, name: str, shape: tuple[int, ...], dtype: torch.dtype, back
     return Problem(eager, Invocation(gradient(ours), args), eager)
 
 
+def _make_direct(seed: int, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Problem:
+    """The gradient's operator, where both have one: without the autograd engine, which costs both the same."""
+    generator = torch.Generator().manual_seed(seed)
+    (x,), (_, weight, bias) = _operands(name, shape, dtype, generator)
+    g = torch.randn(shape, generator=generator).to(dtype)
+    load_tvmops()
+    aten, ours, eps = torch.ops.aten, torch.ops.tvmops, 1e-5
+    kept: dict[torch.dtype, tuple[Tensor, Tensor]] = {}  # mean and rstd
+
+    if name == "layer_norm":
+        mean, rstd = ours.norm_forward(x, None, 1, weight, bias, eps, False)[2:]
+
+        def call(g: Tensor, x: Tensor, w: Tensor, b: Tensor) -> Any:
+            return ours.norm_backward(g, None, x, 1, mean, rstd, w, b, eps, False)
+
+        def eager(g: Tensor, x: Tensor, w: Tensor, b: Tensor) -> Any:
+            if x.dtype not in kept:
+                kept[x.dtype] = aten.native_layer_norm(x, shape[1:], w, b, eps)[1:]
+            return aten.native_layer_norm_backward(g, x, shape[1:], *kept[x.dtype], w, b, [True] * 3)
+
+    else:
+        sizes = shape[0], shape[1], torch.Size(shape[2:]).numel(), 32
+        mean, rstd = ours.group_norm_forward(x, 32, weight, bias, eps)[1:]
+
+        def call(g: Tensor, x: Tensor, w: Tensor, b: Tensor) -> Any:
+            return ours.group_norm_backward(g, x, mean, rstd, 32, w, b, eps)
+
+        def eager(g: Tensor, x: Tensor, w: Tensor, b: Tensor) -> Any:
+            if x.dtype not in kept:
+                kept[x.dtype] = aten.native_group_norm(x, w, b, *sizes, eps)[1:]
+            return aten.native_group_norm_backward(g, x, *kept[x.dtype], w, *sizes, [True] * 3)
+
+    args = (g, x, weight, bias)
+    return Problem(Invocation(eager, args), Invocation(call, args), Invocation(eager, args), no_grad=True)
+
+
 def _cases(suite: str) -> Iterator[Case]:
     if suite not in SUITES:
         raise ValueError(f"normalization has no suite {suite!r}; it has {', '.join(SUITES)}")
@@ -94,6 +130,8 @@ def _cases(suite: str) -> Iterator[Case]:
             shape: tuple[int, ...] = GROUPS[size] if name == "group_norm" else SHAPES[size]
             moved = MOVED.get(name, (3, 5))[backward] * dtype.itemsize * torch.Size(shape).numel()
             make = partial(_make, name=name, shape=shape, dtype=dtype, backward=backward)
+            if backward and name in ("layer_norm", "group_norm"):
+                make = partial(_make_direct, name=name, shape=shape, dtype=dtype)
             yield Case("normalization", suite, f"{name} backward" if backward else name, 0, moved, make)
 
 

@@ -35,9 +35,12 @@ class Case:
 
 
 def ratio(one: Case) -> float:
-    """ATen's time over the kernel's. What seems to lose is measured twice more, and the median counts."""
+    """ATen's time over the kernel's. What seems to lose is measured up to four times more, and the median counts.
+
+    Large results are first touched in memory that a host may have to find first: one such turn tells nothing.
+    """
     found: list[float] = []
-    while len(found) < 3 and not (len(found) == 1 and found[0] >= MARGIN):
+    while len(found) < 5 and not (len(found) == 1 and found[0] >= MARGIN):
         with tvmops.mode("force"):
             mine, its = times([one.ours, one.aten], ROUND)
         found.append(its / mine)
