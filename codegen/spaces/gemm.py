@@ -13,7 +13,8 @@ from .. import activations
 from ..leaves import epilogue, gemm_dot, gemm_tile, pack
 from ..target import Target
 from ..workload import Workload
-from .space import Choice, Constraint, Knob, Leaf
+from .constraints import AtMost, Constraint, Multiple, Relation
+from .space import Choice, Knob, Leaf
 
 FLOAT = 4
 DOT_ROWS, DOT_COLUMNS = 4, 4
@@ -54,48 +55,46 @@ class GemmSpace:
             Knob("wide_step", (4, 8, 16), "rows of a B in place that 1 to 3 rows of A sweep at a time"),
         )
         registers = target.vector_registers
-
-        def tile_fits(c: Choice) -> bool:
-            columns = c["nr"] // v
-            # The accumulators, the vectors of a row of B, and one broadcast of A (a memory operand on AVX-512).
-            return c["mr"] * columns + columns + 1 <= registers
-
         self.constraints = (
-            Constraint(f"mr * nr/{v} accumulators + nr/{v} of B + 1 <= {registers} registers", ("mr", "nr"), tile_fits),
-            Constraint(
+            AtMost(
+                f"registers of {v} floats: accumulators, a row of B, a broadcast of A",
+                ((1, ("mr", "nr")), (1, ("nr",)), (v, ())),
+                v * registers,
+            ),
+            Relation(
                 "at least half of the registers accumulate, or the multipliers idle",
                 ("mr", "nr"),
                 lambda c: 2 * c["mr"] * (c["nr"] // v) >= registers,
             ),
-            Constraint("nc is a multiple of nr", ("nr", "nc"), lambda c: c["nc"] % c["nr"] == 0),
-            Constraint("mc holds at least one tile", ("mr", "mc"), lambda c: c["mc"] >= c["mr"]),
-            Constraint("a block holds at least one chain", ("kc", "chain"), lambda c: c["chain"] <= c["kc"]),
-            Constraint(
+            Multiple("nc", "nr"),
+            Relation("mc holds at least one tile", ("mr", "mc"), lambda c: c["mc"] >= c["mr"]),
+            Relation("a block holds at least one chain", ("kc", "chain"), lambda c: c["chain"] <= c["kc"]),
+            Relation(
                 "a chain of a tile of A fits in L1",
                 ("mr", "chain"),
                 lambda c: c["mr"] * (c["chain"] + 16) * FLOAT <= target.l1_bytes,
             ),
-            Constraint(
+            Relation(
                 "a panel of B and a tile of A fit in half of L2",
                 ("mr", "nr", "kc"),
                 lambda c: (c["nr"] + c["mr"]) * c["kc"] * FLOAT <= target.l2_bytes // 2,
             ),
-            Constraint(
+            Relation(
                 "a transposed block of A fits in half of L2",
                 ("kc", "mc"),
                 lambda c: c["mc"] * (c["kc"] + 16) * FLOAT <= target.l2_bytes // 2,
             ),
-            Constraint(
+            Relation(
                 f"chain <= {LONGEST_CHAIN}: the error stays within twice ATen's",
                 ("chain",),
                 lambda c: c["chain"] <= LONGEST_CHAIN,
             ),
-            Constraint(
+            Relation(
                 "a static K is summed in one chain",
                 ("static_k", "chain"),
                 lambda c: not c["static_k"] or (self._static_k() or 0) <= c["chain"],
             ),
-            Constraint("skinny_rows is at least a tile", ("mr", "skinny_rows"), lambda c: c["skinny_rows"] >= c["mr"]),
+            Relation("skinny_rows is at least a tile", ("mr", "skinny_rows"), lambda c: c["skinny_rows"] >= c["mr"]),
         )
 
     def _static_k(self) -> int | None:

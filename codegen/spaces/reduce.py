@@ -17,8 +17,9 @@ from ..leaves.rows import rows_leaf
 from ..program import Program
 from ..target import Target
 from ..workload import Workload
+from .constraints import Constraint, Relation
 from .rows import ELEMENT_BOUNDS, FORMS, LENGTH_BOUNDS
-from .space import Choice, Constraint, Knob, Leaf
+from .space import Choice, Knob, Leaf
 
 if TYPE_CHECKING:
     from ..ops.reductions import Reduction
@@ -50,7 +51,7 @@ class ReduceSpace:
             Knob("parallel_bytes", (64 << 10, 256 << 10, 1 << 20), "what is worth starting threads for"),
         )
         self.constraints = (
-            Constraint(
+            Relation(
                 "a piece that is walked through twice fits in half of L2",
                 ("width", "segment", "depth"),
                 lambda c: (

@@ -11,7 +11,8 @@ from functools import partial
 from ..leaves import rotary, storage
 from ..target import Target
 from ..workload import Workload
-from .space import Choice, Constraint, Knob, Leaf
+from .constraints import Constraint
+from .space import Choice, Knob, Leaf
 
 # Upper bounds of the size buckets of a plan; the last bucket has none. csrc/drivers/rotary.cpp has the same.
 ELEMENT_BOUNDS = (1 << 10, 1 << 14, 1 << 18, 1 << 22)

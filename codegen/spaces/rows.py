@@ -14,7 +14,8 @@ from ..leaves.rows import rows_leaf
 from ..program import Operand, Pass, Program
 from ..target import Target
 from ..workload import Workload
-from .space import Choice, Constraint, Knob, Leaf
+from .constraints import Constraint, Relation
+from .space import Choice, Knob, Leaf
 
 # Upper bounds of the size buckets of a plan; the last bucket has none. csrc/drivers/rows.cpp has the same.
 LENGTH_BOUNDS = (16, 128, 1024)
@@ -57,7 +58,7 @@ class RowsSpace:
             Knob("block_bytes", (4 << 10, 16 << 10, 64 << 10), "computed before it is streamed out"),
         )
         self.constraints = (
-            Constraint(
+            Relation(
                 "a block to be streamed fits in half of L2",
                 ("block_bytes",),
                 lambda c: c["block_bytes"] <= target.l2_bytes // 2,

@@ -12,7 +12,8 @@ from tvm import tirx
 from ..leaves import scan, scan_row, storage
 from ..target import Target
 from ..workload import Workload
-from .space import Choice, Constraint, Knob, Leaf
+from .constraints import Constraint, Relation
+from .space import Choice, Knob, Leaf
 
 # Upper bounds of the size buckets of a plan, by the extent that lanes lie along and the number of elements; the last
 # bucket has none. csrc/drivers/scan.cpp has the same.
@@ -47,17 +48,17 @@ class ScanSpace:
         )
         registers = target.vector_registers
         self.constraints = (
-            Constraint(
+            Relation(
                 f"two accumulators for each vector of a tile, and four to work with, in {registers} registers",
                 ("tile",),
                 lambda c: 2 * c["tile"] + 4 <= registers,
             ),
-            Constraint(
+            Relation(
                 "a block of float64 fits in a quarter of L1",
                 ("fold", "block"),
                 lambda c: c["block"] * c["fold"] * self.lanes * DOUBLE <= target.l1_bytes // 4,
             ),
-            Constraint(
+            Relation(
                 "a segment, its results and a block fit in L1",
                 ("segment", "fold", "block"),
                 lambda c: (

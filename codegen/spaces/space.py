@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 from tvm import tirx
 
 from ..errors import CodegenError
-
-Choice = Mapping[str, int]
+from .constraints import Choice, Constraint
 
 
 @dataclass(frozen=True)
@@ -21,15 +20,6 @@ class Knob:
     name: str
     values: tuple[int, ...]
     meaning: str
-
-
-@dataclass(frozen=True)
-class Constraint:
-    """What must hold between knobs; ``text`` says it to a person."""
-
-    text: str
-    knobs: tuple[str, ...]
-    holds: Callable[[Choice], bool]
 
 
 @dataclass(frozen=True)

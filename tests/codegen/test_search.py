@@ -6,7 +6,8 @@ from codegen import ops, search
 from codegen.errors import CodegenError
 from codegen.search.strategy import Trial, identity
 from codegen.spaces import space as spaces
-from codegen.spaces.space import Choice, Constraint, Knob, broken
+from codegen.spaces.constraints import Relation
+from codegen.spaces.space import Choice, Knob, broken
 from codegen.target import TARGETS, find
 from codegen.workload import Workload
 
@@ -23,7 +24,7 @@ class Small:
 
     name = driver = "small"
     knobs = (Knob("a", (1, 2, 3), ""), Knob("b", (1, 2, 3), ""))
-    constraints = (Constraint("a <= b", ("a", "b"), lambda c: c["a"] <= c["b"]),)
+    constraints = (Relation("a <= b", ("a", "b"), lambda c: c["a"] <= c["b"]),)
 
     def default(self) -> dict[str, int]:
         return {"a": 1, "b": 1}
