@@ -111,7 +111,11 @@ class AtMost:
 
     def holds(self, choice: Choice) -> bool:
         """The sum is at most the bound."""
-        return sum(f * math.prod(choice[name] for name in names) for f, names in self.terms) <= self.bound
+        return self.sum(choice) <= self.bound
+
+    def sum(self, choice: Choice) -> int:
+        """What is bounded."""
+        return sum(f * math.prod(choice[name] for name in names) for f, names in self.terms)
 
     def post(self, model: cp_model.CpModel, variables: Mapping[str, Any], domains: Domains) -> None:
         """As a linear inequality over products."""

@@ -87,6 +87,15 @@ class Solver:
             allowed[name] = [value]
         return found
 
+    def listed(self, limit: int) -> list[dict[str, int]]:
+        """Up to ``limit`` choices; all, in an order of their own, where there are no more."""
+        found = _Found(self._variables, limit)
+        solver = cp_model.CpSolver()
+        solver.parameters.num_workers = 1
+        solver.parameters.enumerate_all_solutions = True
+        solver.solve(self._model, found)
+        return sorted(found.choices, key=lambda choice: tuple(choice.values()))
+
     def clash(self, within: Mapping[str, Sequence[int]] | None = None) -> list[str]:
         """Of a space without a valid choice, constraints that can't all be met, none of which could be left out."""
         kept = list(self._space.constraints)
@@ -101,3 +110,18 @@ class Solver:
             if not feasible(rest):
                 kept = rest
         return [c.text for c in kept]
+
+
+class _Found(cp_model.CpSolverSolutionCallback):
+    """Keeps up to ``limit`` solutions."""
+
+    def __init__(self, variables: Mapping[str, cp_model.IntVar], limit: int) -> None:
+        super().__init__()
+        self._variables, self._limit = variables, limit
+        self.choices: list[dict[str, int]] = []
+
+    def on_solution_callback(self) -> None:
+        """Called by the solver for each solution."""
+        self.choices.append({name: self.value(variable) for name, variable in self._variables.items()})
+        if len(self.choices) >= self._limit:
+            self.stop_search()

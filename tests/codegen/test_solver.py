@@ -76,6 +76,15 @@ def test_within_and_near() -> None:
     assert near in ({"x": 2, "y": 6},)
 
 
+def test_choices_are_listed_up_to_a_limit() -> None:
+    space = Small({"x": (3, 1, 2), "y": (1, 2, 3), "z": (5,)}, FORMS["relation"])
+    valid = sorted(choices(space), key=lambda choice: tuple(choice.values()))
+    solver = Solver(space)
+    assert solver.listed(100) == solver.listed(6) == valid
+    assert len(solver.listed(5)) == 5
+    assert all(choice in valid for choice in solver.listed(5))
+
+
 def test_a_clash_names_what_clashes_and_nothing_else() -> None:
     innocent, one, other = (
         c.Multiple("z", "y"),
