@@ -91,13 +91,13 @@ def test_pinned_knobs_stay():
 
 
 def test_an_unknown_strategy_is_refused_with_the_known_ones():
-    assert "strategy" not in search.all_strategies()
+    assert not {"strategy", "economy", "_explorer"} & set(search.all_strategies())
     with pytest.raises(CodegenError, match=r"unknown strategy 'luck'; known: .*random"):
         search.load("luck", Small(), 0)
 
 
-# What every strategy keeps to, by the interface.
-@pytest.mark.parametrize("name", search.all_strategies())
+# What every strategy of large spaces keeps to, by the interface; tests of each are in test_strategies.py.
+@pytest.mark.parametrize("name", [name for name in search.all_strategies() if name != "exhaustive"])
 class TestEveryStrategy:
     @pytest.mark.parametrize("target", TARGETS)
     def test_proposes_valid_choices_none_twice(self, name, target):
