@@ -1,0 +1,173 @@
+"""Strategies over spaces whose scores are formulas: what each keeps to, and that what learns beats what does not."""
+
+from __future__ import annotations
+
+import statistics
+import sys
+
+import pytest
+
+from codegen import search
+from codegen.errors import CodegenError
+from codegen.search import exhaustive
+from codegen.search.strategy import Trial, identity
+from codegen.spaces.constraints import Multiple, Relation
+from codegen.spaces.space import broken, choices
+from tests.codegen.landscapes import Made, Score, best_of, deceptive, factors, smooth, tiles
+
+ALL = search.all_strategies()
+OF_LARGE_SPACES = [name for name in ALL if name != "exhaustive"]
+
+
+def few() -> Made:
+    """52 valid choices of 96, one knob without a choice."""
+    return Made(
+        {"a": (1, 2, 3, 4), "b": (1, 2, 3, 4, 6, 12), "c": (0, 1), "d": (7,), "e": (0, 5)},
+        Multiple("b", "a"),
+        Relation("c goes with e", ("c", "e"), lambda c: c["c"] <= c["e"]),
+    )
+
+
+def score_of_few(choice: dict[str, int]) -> float:
+    return choice["a"] * 0.1 + choice["c"] + 1 / choice["b"]
+
+
+def test_names_have_hyphens() -> None:
+    assert set(ALL) == {"annealing", "constrained-genetic", "exhaustive", "genetic", "qlearning", "random"}
+
+
+def test_options_are_passed_on_to_those_that_take_them() -> None:
+    assert search.load("constrained-genetic", few(), 0, model=None)
+    with pytest.raises(CodegenError, match="'annealing' takes no option 'model'"):
+        search.load("annealing", few(), 0, model=None)
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("batch", [1, 7, 1000])
+def test_a_small_space_is_exhausted(name: str, batch: int) -> None:
+    space = few()
+    valid = {identity(c) for c in choices(space)}
+    strategy = search.load(name, space, 3)
+    strategy.observe(Trial(space.default(), 0.5))
+    found = [identity(space.default())]
+    while proposed := strategy.propose(batch):
+        assert len(proposed) == min(batch, len(valid) - len(found))
+        found += [identity(c) for c in proposed]
+        for choice in proposed:
+            strategy.observe(Trial(choice, score_of_few(choice)))
+    assert len(found) == len(set(found))
+    assert set(found) == valid
+    assert strategy.state() | {"proposed": len(valid) - 1, "observed": len(valid)} == strategy.state()
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_space_without_a_choice_gives_none(name: str) -> None:
+    space = Made({"a": (1, 2), "b": (3, 4)}, Relation("never", ("a", "b"), lambda c: False))
+    assert list(search.load(name, space, 0).propose(3)) == []
+
+
+@pytest.mark.parametrize("name", OF_LARGE_SPACES)
+@pytest.mark.parametrize(("space", "score"), [(tiles(), deceptive), (factors(), lambda c: c["a"] / c["x"] / c["z"])])
+def test_proposals_are_valid_distinct_and_the_same_again(name: str, space: Made, score: Score) -> None:
+    def run(seed: int) -> list[dict[str, int]]:
+        strategy = search.load(name, space, seed)
+        proposed = []
+        for n in (1,) * 20 + (3, 5):
+            batch = strategy.propose(n)
+            proposed += batch
+            for choice in batch:
+                strategy.observe(Trial(choice, score(choice)))
+        return proposed + [dict(c) for c in strategy.propose(4)]
+
+    first = run(1)
+    assert len(first) == 32 == len({identity(c) for c in first})
+    assert [text for c in first for text in broken(space, c)] == []
+    assert run(1) == first
+    assert run(2) != first
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("killed_after", [3, 21])
+def test_a_resumed_search_proposes_what_it_would_have(name: str, killed_after: int) -> None:
+    space, score = (few(), score_of_few) if name == "exhaustive" else (tiles(), deceptive)
+    strategy = search.load(name, space, 4)
+    seen = [Trial(space.default(), 0.3)] if not broken(space, space.default()) else []
+    for trial in seen:
+        strategy.observe(trial)
+    for i in range(24):
+        if i == killed_after:
+            resumed = search.load(name, space, 4)
+            for trial in seen:
+                resumed.observe(trial)
+        (choice,) = strategy.propose(1)
+        if i >= killed_after:
+            assert list(resumed.propose(1)) == [choice], i
+            resumed.observe(Trial(choice, score(choice)))
+        seen.append(Trial(choice, score(choice)))
+        strategy.observe(seen[-1])
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_failures_only_are_borne(name: str) -> None:
+    strategy = search.load(name, few(), 0)
+    for _ in range(30):
+        (choice,) = strategy.propose(1)
+        strategy.observe(Trial(choice, 0.0))
+    assert strategy.state()["observed"] == 30
+
+
+@pytest.mark.parametrize("name", OF_LARGE_SPACES)
+def test_a_trial_measured_again_and_one_nobody_proposed_are_taken(name: str) -> None:
+    space = tiles()
+    strategy = search.load(name, space, 0)
+    for choice in strategy.propose(10):
+        strategy.observe(Trial(choice, smooth(choice)))
+        strategy.observe(Trial(choice, smooth(choice) * 0.99))
+    foreign = next(iter(choices(space)))
+    strategy.observe(Trial(foreign, 9.0))
+    following = [c for _ in range(3) for c in strategy.propose(4)]
+    assert foreign not in following
+    assert len({identity(c) for c in following}) == 12
+
+
+def test_a_large_space_is_not_tried_exhaustively() -> None:
+    with pytest.raises(CodegenError, match=f"more than {exhaustive.LIMIT} valid choices"):
+        search.load("exhaustive", tiles(), 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "seeds"), [("genetic", 9), ("annealing", 9), ("qlearning", 9), ("constrained-genetic", 5)]
+)
+def test_what_learns_beats_random_at_equal_trials(name: str, seeds: int) -> None:
+    trials = 64
+    by_chance = [best_of(search.load("random", tiles(), seed), smooth, trials) for seed in range(15)]
+    learned = [best_of(search.load(name, tiles(), seed), smooth, trials) for seed in range(seeds)]
+    assert statistics.median(learned) > statistics.median(by_chance) + 0.1
+
+
+def test_the_best_of_a_deceptive_landscape_is_found() -> None:
+    """What leads away from the best everywhere but beside it needs restarts, mutation or chance."""
+    for name in OF_LARGE_SPACES:
+        assert best_of(search.load(name, tiles(), 0), deceptive, 60) > 2, name
+
+
+def test_the_solver_does_not_lose_a_child() -> None:
+    """Where valid choices are rare, what learns still gets away from random ones."""
+    space = factors()
+
+    def score(choice: dict[str, int]) -> float:
+        return 2 / (1 + abs(choice["a"] - 16) + abs(choice["b"] - 4) + abs(choice["x"] - 8) + choice["z"])
+
+    by_chance = statistics.median(best_of(search.load("random", space, seed), score, 50) for seed in range(3))
+    for name in ("genetic", "annealing"):
+        found = statistics.median(best_of(search.load(name, space, seed), score, 50) for seed in range(3))
+        assert found > by_chance, name
+
+
+def test_a_solver_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "codegen.spaces.solver", raising=False)
+    monkeypatch.setitem(sys.modules, "ortools", None)
+    monkeypatch.setitem(sys.modules, "ortools.sat.python", None)
+    with pytest.raises(CodegenError, match=r"needs ortools.*: pip install 'tvmops\[tune\]'"):
+        search.load("exhaustive", few(), 0)
+    assert len(search.load("random", tiles(), 0).propose(5)) == 5
