@@ -34,7 +34,7 @@ START, BATCH = 16, 8
 POPULATION, GENERATIONS = 48, 4
 # So many of the best trials join a population.
 ELITES = 16
-EPSILON = 0.1
+EPSILON = 0.2
 LEFT_OUT = 0.5
 # Key knobs are the fewest that make up this share of importance.
 KEY_SHARE = 0.7

@@ -16,7 +16,7 @@ from ..spaces.space import Choice, Space
 from ._explorer import Explorer
 from .strategy import Strategy, Trial, identity
 
-POPULATION = 16
+POPULATION = 8
 ELITES = 6
 # So many children that were known already mean that the population has become too uniform: a random one is next.
 CHILDREN = 10

@@ -171,7 +171,9 @@ def test_a_search_with_transfer_finds_good_choices_sooner() -> None:
     cold = [best_of(search.load("constrained-genetic", space, seed), smooth, 20) for seed in range(3)]
     warm = [
         best_of(
-            search.load("constrained-genetic", space, seed, model=transfer("forest", space, records(80, 7))), smooth, 20
+            search.load("constrained-genetic", space, seed, model=transfer("xgboost-rank", space, records(80, 7))),
+            smooth,
+            20,
         )
         for seed in range(3)
     ]
