@@ -9,6 +9,7 @@ import sys
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from codegen import models, search
 from codegen.errors import CodegenError
 from codegen.models.calibration import calibration, rank_correlation
 from codegen.models.features import Features
-from codegen.models.transfer import transfer
+from codegen.models.transfer import Transferred, transfer
 from codegen.records.store import Record
 from codegen.search.strategy import Trial
 from codegen.spaces.constraints import AtMost
@@ -158,12 +159,11 @@ def test_transferred_scores_count_within_their_workload() -> None:
     assert seen.scores.max() == 1
 
 
-def test_records_of_other_spaces_are_left_alone() -> None:
-    useless = [replace(r, space="other") for r in records(9, 0)]
-    useless += [replace(r, knobs={"depth": 1}) for r in records(9, 0)]
-    useless += [replace(r, status="wrong") for r in records(9, 0)]
-    model = transfer("forest", tiles(), useless)
-    assert type(model) is type(models.load("forest"))
+@pytest.mark.parametrize("change", [{"space": "other"}, {"knobs": {"depth": 1}}, {"status": "wrong"}])
+def test_records_that_say_nothing_here_are_left_alone(change: dict[str, Any]) -> None:
+    useless = [replace(r, **change) for r in records(9, 0)]
+    assert not isinstance(transfer("forest", tiles(), useless), Transferred)
+    assert isinstance(transfer("forest", tiles(), [*useless, *records(9, 1)]), Transferred)
 
 
 def test_a_search_with_transfer_finds_good_choices_sooner() -> None:

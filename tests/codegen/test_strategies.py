@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import statistics
 import sys
 
@@ -9,7 +10,7 @@ import pytest
 
 from codegen import search
 from codegen.errors import CodegenError
-from codegen.search import exhaustive
+from codegen.search import _explorer, constrained_genetic, exhaustive
 from codegen.search.strategy import Trial, identity
 from codegen.spaces.constraints import Multiple, Relation
 from codegen.spaces.space import broken, choices
@@ -152,17 +153,45 @@ def test_the_best_of_a_deceptive_landscape_is_found() -> None:
         assert best_of(search.load(name, tiles(), 0), deceptive, 60) > 2, name
 
 
-def test_the_solver_does_not_lose_a_child() -> None:
-    """Where valid choices are rare, what learns still gets away from random ones."""
+@pytest.mark.parametrize("name", ["annealing", "genetic", "qlearning"])
+def test_what_breaks_constraints_is_completed_by_the_solver(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no change of one knob is valid, a strategy has its own ideas still: no random choice stands in."""
     space = factors()
+    strategy = search.load(name, space, 0)
+    for choice in strategy.propose(16):
+        strategy.observe(Trial(choice, choice["a"] / choice["x"]))
 
-    def score(choice: dict[str, int]) -> float:
-        return 2 / (1 + abs(choice["a"] - 16) + abs(choice["b"] - 4) + abs(choice["x"] - 8) + choice["z"])
+    def stand_in(*_: object) -> None:
+        pytest.fail("a random choice stands in")
 
-    by_chance = statistics.median(best_of(search.load("random", space, seed), score, 50) for seed in range(3))
-    for name in ("genetic", "annealing"):
-        found = statistics.median(best_of(search.load(name, space, seed), score, 50) for seed in range(3))
-        assert found > by_chance, name
+    monkeypatch.setattr(strategy, "fresh", stand_in)
+    for _ in range(6):
+        (choice,) = strategy.propose(1)
+        assert broken(space, choice) == []
+        strategy.observe(Trial(choice, choice["a"] / choice["x"]))
+
+
+def test_children_keep_to_their_parents_key_knobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constrained_genetic, "LEFT_OUT", 0.0)
+    strategy = constrained_genetic.ConstrainedGenetic(factors(), 0)
+    parents = [{"a": 4, "b": 4, "c": 16, "x": 8, "y": 16, "z": 1}, {"a": 16, "b": 8, "c": 2, "x": 2, "y": 64, "z": 3}]
+    for seed in range(20):
+        child = strategy._child(random.Random(seed), parents, ["a", "x"])
+        assert child is not None
+        assert broken(strategy.space, child) == []
+        assert child["a"] in (4, 16)
+        assert child["x"] in (8, 2)
+
+
+@pytest.mark.parametrize("samples", [0, 5])
+def test_choices_too_many_to_list_and_too_rare_to_draw_are_found(samples: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_explorer, "DRAWS", 3)
+    monkeypatch.setattr(_explorer, "LISTED", 10)
+    monkeypatch.setattr(_explorer, "SAMPLES", samples)
+    strategy = search.load("random", few(), 0)
+    found = [identity(c) for c in strategy.propose(1000)]
+    assert len(found) == len(set(found))
+    assert set(found) == {identity(c) for c in choices(few())}
 
 
 def test_a_solver_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
