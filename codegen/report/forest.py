@@ -128,11 +128,11 @@ def calibrate(choices: Sequence[Choice], scores: Sequence[float], predict: Predi
 def _table(choices: Sequence[Choice], scores: Sequence[float]) -> tuple[list[str], np.ndarray, np.ndarray]:
     """The knobs that vary, their values by choice, and the scores."""
     if len(choices) < ENOUGH:
-        raise TooFewError(f"{len(choices)} distinct choices were ok, fewer than the {ENOUGH} that this needs")
+        raise TooFewError(f"this takes {ENOUGH} distinct choices that were ok, not {len(choices)}")
     names = [name for name in choices[0] if len({choice[name] for choice in choices}) > 1]
     target = np.asarray(scores, dtype=float)
     if np.ptp(target) == 0:
-        raise TooFewError(f"the {len(choices)} choices that were ok are all equally fast")
+        raise TooFewError(f"the {len(choices)} distinct choices that were ok are all equally fast")
     return names, np.array([[choice[name] for name in names] for choice in choices], dtype=float), target
 
 

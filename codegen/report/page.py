@@ -14,7 +14,7 @@ import jinja2
 from .. import ops
 from ..errors import CodegenError
 from ..records import store
-from ..spaces.space import Space
+from ..spaces.space import Space, broken
 from ..target import find
 from ..workload import Workload
 from . import analysis, bars, forest, trials
@@ -51,6 +51,7 @@ class Section:
     failures: list[analysis.Failure]
     values: list[Value]
     commands: list[str]
+    unusable: str | None  # what the best candidate breaks of the space as it is now
     importance: forest.Importance | None = None
     calibration: forest.Calibration | None = None
     pictures: dict[str, Path] = field(default_factory=dict)
@@ -104,7 +105,15 @@ def _data_uri(path: Path) -> str:
 
 def _section(number: int, group: Group, limits: Limits, out: Path) -> Section:
     best = group.best
-    section = Section(group, number, analysis.failures(group.trials), _values(group, best), _commands(group, best))
+    space = _space(group)
+    section = Section(
+        group=group,
+        number=number,
+        failures=analysis.failures(group.trials),
+        values=_values(space, best),
+        commands=_commands(group, best),
+        unusable=next(iter(broken(space, best.knobs)), None) if space and best else None,
+    )
     # The number tells apart keys that differ only in what file names can't hold.
     stem = f"{number:03d}-{re.sub('[^A-Za-z0-9.-]+', '_', f'{group.workload}-{group.target}')[:100]}"
 
@@ -138,10 +147,9 @@ def _space(group: Group) -> Space | None:
         return None
 
 
-def _values(group: Group, best: store.Record | None) -> list[Value]:
+def _values(space: Space | None, best: store.Record | None) -> list[Value]:
     if best is None:
         return []
-    space = _space(group)
     default = space.default() if space else {}
     meanings = {knob.name: knob.meaning for knob in space.knobs} if space else {}
     return [Value(name, value, default.get(name), meanings.get(name)) for name, value in best.knobs.items()]

@@ -11,69 +11,18 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import matplotlib.image
-import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
 from codegen import ops
 from codegen.__main__ import app
-from codegen.errors import CodegenError
 from codegen.records import store
-from codegen.report import analysis, bars, collect, forest, limits
+from codegen.report import analysis, bars, collect
 from codegen.target import find
 from codegen.workload import Workload
+from tests.records import KEY, LIMITS, RECORD, TARGET, failed, ok
 
-KEY = "linear(float32;M=*,N=24,K=40)"
-TARGET = "x86-64-v4"
 HOSTILE = "softmax(<img src=x onerror=alert(1)>&amp;)"
-RECORD = store.Record(
-    workload=KEY,
-    target=TARGET,
-    space="gemm",
-    knobs=ops.load("linear").space(Workload.parse(KEY), find(TARGET)).default(),
-    status="ok",
-    seconds=1.0,
-    aten_seconds=1.0,
-    points=[
-        {"sizes": {"M": m, "N": 24, "K": 40}, "layout": "packed", "threads": t, "seconds": 1e-5, "aten_seconds": 2e-5}
-        for m in (1, 16)
-        for t in (1, 2)
-    ],
-    error=2e-7,
-    aten_error=3e-7,
-    machine={"cpu": "Some CPU", "threads": 2, "torch": "2.13.0", "tvm": "0.27.0"},
-    date="2026-01-02T03:04:05Z",
-    seed=0,
-    strategy="random",
-    trial=0,
-)
-
-
-def ok(ratio: float, knobs: dict[str, int] | None = None, **more: object) -> store.Record:
-    return replace(RECORD, aten_seconds=ratio, knobs=knobs or RECORD.knobs, **more)
-
-
-def failed(status: str, reason: str, **more: object) -> store.Record:
-    return replace(
-        RECORD, status=status, reason=reason, seconds=None, aten_seconds=None, points=[], **{"error": None, **more}
-    )
-
-
-def save(path: Path, records: Sequence[store.Record]) -> None:
-    """As ``store.append`` does, but for thousands of syncs."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    for record in records:
-        store.parse(record.to_json())
-    path.write_text("".join(record.to_json() + "\n" for record in records))
-
-
-def choices(count: int, seed: int = 0) -> list[dict[str, int]]:
-    """Different from each other."""
-    rng = random.Random(seed)
-    return [
-        {"id_free": i % 7, **{n: rng.choice((1, 2, 4, 8, 16)) for n in ("tile", "unroll", "lanes")}, "fixed": 3}
-        for i in range(count)
-    ]
 
 
 def group(records: Sequence[store.Record]) -> collect.Group:
@@ -102,8 +51,8 @@ def test_winners_that_were_measured_again_are_no_trials():
 
 
 def test_runs_are_apart_by_file_strategy_and_seed(tmp_path):
-    save(tmp_path / "a" / f"{TARGET}.jsonl", [ok(1.0), ok(1.1, seed=1), ok(1.2, strategy="guided"), ok(1.3)])
-    save(tmp_path / "b" / f"{TARGET}.jsonl", [ok(1.4, date="2025-01-02T03:04:05Z")])
+    store.rewrite(tmp_path / "a" / f"{TARGET}.jsonl", [ok(1.0), ok(1.1, seed=1), ok(1.2, strategy="guided"), ok(1.3)])
+    store.rewrite(tmp_path / "b" / f"{TARGET}.jsonl", [ok(1.4, date="2025-01-02T03:04:05Z")])
     (found,) = collect.collect(tmp_path)
     assert [r.ratio for r in found.records] == [1.4, 1.0, 1.1, 1.2, 1.3]
     told = [(run.strategy, run.seed, [r.ratio for r in run.trials]) for run in found.runs]
@@ -126,108 +75,6 @@ def test_reasons_that_differ_in_numbers_are_one():
     found = analysis.failures([failed("hung", "no answer"), *wrong, ok(1.0), failed("crashed", "no answer")])
     assert [(f.status, f.count, f.kinds) for f in found] == [("wrong", 3, 2), ("crashed", 1, 1), ("hung", 1, 1)]
     assert found[0].reason == "M=1: relative error 0.0015"
-
-
-# The forest
-
-
-def test_the_only_knob_that_matters_is_found():
-    knobs = choices(60)
-    scores = [choice["unroll"] / 8 for choice in knobs]
-    found = forest.importance(knobs, scores)
-    assert found.knobs[0] == "unroll"
-    assert found.means[0] > 1
-    assert np.abs(found.means[1:]).max() < 0.1
-    assert found.constant == ["fixed"]
-    assert found.trials == 60
-    assert found.explained > 0.9
-    assert forest.importance(knobs, scores).means.tolist() == found.means.tolist()
-
-
-def test_noise_explains_nothing():
-    rng = random.Random(1)
-    assert forest.importance(choices(60), [rng.random() for _ in range(60)]).explained < 0.2
-
-
-def test_ranks_are_predicted_where_there_is_something_to_learn():
-    knobs = choices(100)
-    found = forest.calibrate(knobs, [choice["tile"] + 0.1 * choice["lanes"] for choice in knobs])
-    assert found.rho > 0.9
-    rng = random.Random(1)
-    assert abs(forest.calibrate(knobs, [rng.random() for _ in knobs]).rho) < 0.4
-
-
-def test_a_prediction_does_not_know_its_own_score():
-    knobs, scores = choices(30), [float(i % 11) for i in range(30)]
-    before = forest.predict(knobs, scores)
-    scores[7] += 100
-    after = forest.predict(knobs, scores)
-    assert after[7] == before[7]
-    assert (after != before).any()
-
-
-def test_another_model_can_be_judged():
-    knobs, scores = choices(30), [float(i) for i in range(30)]
-    right = forest.calibrate(knobs, scores, lambda _, known: 2 * np.array(known))
-    assert right.rho == pytest.approx(1)
-    assert right.measured[-1] == right.predicted[-1] == 1
-    assert forest.calibrate(knobs, scores, lambda _, known: np.zeros(len(known))).rho == 0
-
-
-@pytest.mark.parametrize(
-    ("count", "scale", "said"), [(19, 1.0, "19 distinct choices were ok, fewer than the 20"), (30, 0.0, "equally fast")]
-)
-def test_too_little_is_refused(count, scale, said):
-    scores = [scale * i for i in range(count)]
-    for function in (forest.importance, forest.calibrate):
-        with pytest.raises(forest.TooFewError, match=said):
-            function(choices(count), scores)
-
-
-def test_samples_are_distinct_and_of_one_space():
-    trials = [ok(9.0, {"old": 1}), ok(2.0, {"mr": 1}), failed("hung", "late"), ok(8.0, {"mr": 1}), ok(1.0, {"mr": 2})]
-    assert forest.samples(trials) == ([{"mr": 1}, {"mr": 2}], [2.0, 0.0])
-
-
-# Limits and points
-
-LIMITS = {"machine": {"cpu": "A CPU"}, "threads": {"1": {"limits": {"peak_gflops": 100.0, "copy_gbps": {"L2": 10.0}}}}}
-
-
-def test_the_limit_is_the_longer_of_arithmetic_and_traffic(tmp_path):
-    path = tmp_path / "limits.json"
-    path.write_text(json.dumps(LIMITS))
-    known = limits.read(path)
-    assert "A CPU" in known.source
-
-    def seconds(key: str, threads: int, **sizes: int) -> float | None:
-        return known.seconds(key, {"sizes": sizes, "threads": threads})
-
-    matmul = "matmul(float32;M=*,N=*,K=*)"
-    assert seconds(matmul, 1, M=2, N=2, K=2) == pytest.approx(4 * 12 / 10e9)
-    assert seconds(matmul, 1, M=200, N=200, K=200) == pytest.approx(16e6 / 100e9)
-    assert seconds(matmul, 2, M=2, N=2, K=2) is None
-    assert seconds(matmul, 1, M=2) is None
-    assert seconds("matmul(bfloat16;M=*,N=*,K=*)", 1, M=2, N=2, K=2) is None
-    assert seconds("unknown(float32;M=*)", 1, M=2) is None
-
-
-@pytest.mark.parametrize(
-    ("content", "said"),
-    [
-        (None, "can't read the limits"),
-        ("{", "is not JSON"),
-        ("[]", "holds no limits"),
-        ('{"threads": {}}', "no limits"),
-    ],
-)
-def test_limits_that_are_none_are_named(tmp_path, content, said):
-    path = tmp_path / "limits.json"
-    if content is not None:
-        path.write_text(content)
-    with pytest.raises(CodegenError, match=said) as caught:
-        limits.read(path)
-    assert str(path) in str(caught.value)
 
 
 def test_points_are_named_by_what_differs():
@@ -294,9 +141,9 @@ def written(tmp_path_factory) -> tuple[Result, Path, Path]:
         for i in range(3)
     ]
     none = [failed("hung", "no answer within 300 s", workload="softmax(float32;M=*,N=*)")]
-    save(records / f"{TARGET}.jsonl", [*search, *two, *none])
+    store.rewrite(records / f"{TARGET}.jsonl", [*search, *two, *none])
     default = ops.load("linear").space(Workload.parse(KEY), find("x86-64-v3")).default()
-    save(records / "x86-64-v3.jsonl", [replace(RECORD, target="x86-64-v3", knobs=default)])
+    store.rewrite(records / "x86-64-v3.jsonl", [replace(RECORD, target="x86-64-v3", knobs=default)])
     known = records / "limits.json"
     known.write_text(json.dumps(LIMITS))
     result = run("--records", records, "--out", out, "--limits", known)
@@ -315,7 +162,7 @@ def test_the_page_holds_what_was_found(written):
     assert "33 trials, and 1 measured again" in text
     assert "Best: 1.400 × ATen" in text
     assert "No candidate was ok." in text
-    assert "Left out: 1 distinct choices were ok, fewer than the 20" in text
+    assert "Left out: this takes 20 distinct choices that were ok, not 1." in text
     assert "From the 31 distinct choices" in text
     rows = [cells for _, cells in page.rows]
     assert ["wrong", "1", "<script>alert(2)</script>"] in [[c.strip() for c in cells] for cells in rows]
@@ -323,6 +170,18 @@ def test_the_page_holds_what_was_found(written):
     folder = f"'{records}'"  # it has a space
     assert f"python -m codegen build --records {folder} --target {TARGET} --out build/mine" in page.text
     assert f"python -m codegen show '{KEY}@{TARGET}' --records {folder} --what asm" in page.text
+
+
+def test_limits_are_told_with_their_machine(written):
+    text = (written[2] / "index.html").read_text()
+    assert text.count("(limits.json, A CPU)") == 2
+    assert "limits.json, A CPU has none for these points" in text
+
+
+def test_a_winner_that_the_space_no_longer_holds_is_told(tmp_path):
+    store.rewrite(tmp_path / f"{TARGET}.jsonl", [ok(1.0, {**RECORD.knobs, "mr": 99})])
+    assert run("--records", tmp_path, "--out", tmp_path).exit_code == 0
+    assert "as the space has changed: mr=99 is not one of" in (tmp_path / "index.html").read_text()
 
 
 def test_nothing_from_records_becomes_markup_or_comes_from_elsewhere(written):
