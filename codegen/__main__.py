@@ -342,10 +342,12 @@ def report(
         groups = collect.collect(records, pattern, targets)
         known = machine_limits.read(limits) if limits else machine_limits.Limits()
         with _progress(BarColumn(), MofNCompleteColumn()) as bar:
-            task = bar.add_task("report", total=len(groups), completed=-1)
-            written, sections = page.write(
-                groups, known, out_dir, lambda key: bar.update(task, advance=1, description=escape(key))
-            )
+            task = bar.add_task("report", total=len(groups))
+
+            def step(workload: str, done: int) -> None:
+                bar.update(task, description=escape(workload), completed=done)
+
+            written, sections = page.write(groups, known, out_dir, step)
             bar.update(task, completed=len(groups), description="report")
     except CodegenError as error:
         _say(f"error: {error}")

@@ -65,11 +65,11 @@ class Section:
 
 
 def write(
-    groups: Sequence[Group], limits: Limits, out: Path, step: Callable[[str], None]
+    groups: Sequence[Group], limits: Limits, out: Path, step: Callable[[str, int], None]
 ) -> tuple[Path, list[Section]]:
     """Writes ``index.html`` and its pictures to a folder, which is made if it is not there.
 
-    ``step`` is told each workload before its turn.
+    ``step`` is told each workload before its turn, and how many are done.
 
     Raises:
         CodegenError: the folder can't be written to.
@@ -80,7 +80,7 @@ def write(
         page.touch()  # before minutes of drawing
         sections = []
         for number, group in enumerate(groups, 1):
-            step(group.workload)
+            step(group.workload, number - 1)
             sections.append(_section(number, group, limits, out))
         page.write_text(render(sections, limits), encoding="utf-8")
     except OSError as error:
