@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -318,6 +319,41 @@ def show(
     record = store.best(recorded, workload, goal.name)
     kernel = selection.kernel(workload, goal, record, _knobs(knob))
     typer.echo(showing.show(kernel, what, leaf))
+
+
+@app.command()
+def report(
+    pattern: Annotated[str, typer.Argument(help="A key, or one with * and ? standing for anything.")] = "*",
+    records: StoreOption = Path("build/records"),
+    target: Annotated[list[str] | None, typer.Option(help="Repeatable, or native. Default: all there are.")] = None,
+    out_dir: Annotated[Path, typer.Option("--out", help="The folder to write to.")] = Path("build/report"),
+    limits: Annotated[
+        Path | None,
+        typer.Option(help="What the machine can do: a JSON file that `python -m benchmarks` wrote.", dir_okay=False),
+    ] = None,
+) -> None:
+    """Shows what searches found: a page with pictures of the trials, knobs and winners, and a table here."""
+    # matplotlib and scikit-learn take seconds to import, and no other command needs them.
+    from .report import collect, page, summary
+    from .report import limits as machine_limits
+
+    try:
+        targets = [_target(name).name if name == "native" else name for name in target or ()]
+        groups = collect.collect(records, pattern, targets)
+        known = machine_limits.read(limits) if limits else machine_limits.Limits()
+        with _progress(BarColumn(), MofNCompleteColumn()) as bar:
+            task = bar.add_task("report", total=len(groups))
+
+            def step(workload: str, done: int) -> None:
+                bar.update(task, description=escape(workload), completed=done)
+
+            written, sections = page.write(groups, known, out_dir, step)
+            bar.update(task, completed=len(groups), description="report")
+    except CodegenError as error:
+        _say(f"error: {error}")
+        raise typer.Exit(1) from None
+    (out if out.is_terminal else Console(width=200)).print(summary.table(sections))
+    typer.echo(written)
 
 
 def main() -> None:

@@ -231,9 +231,14 @@ def matching(records: Iterable[Record], workload: Workload, target: str) -> list
 
 
 def best(records: Iterable[Record], workload: Workload, target: str) -> Record | None:
-    """The record that a kernel is made from: of those that are ok the fastest against ATen, those with a plan first.
+    """The record that a kernel is made from: the winner of those of a workload on a target."""
+    return winner(matching(records, workload, target))
+
+
+def winner(records: Iterable[Record]) -> Record | None:
+    """Of those that are ok the fastest against ATen, those with a plan first.
 
     A plan is measured for the winners of a search, whose times are then taken again, with more rounds.
     """
-    good: Sequence[Record] = [r for r in matching(records, workload, target) if r.status == "ok"]
+    good: Sequence[Record] = [r for r in records if r.status == "ok"]
     return max(good, key=lambda r: (r.plan is not None, r.ratio), default=None)
