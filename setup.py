@@ -83,7 +83,10 @@ extension = CppExtension(
     sources(),
     include_dirs=[str(ROOT / "csrc")],
     depends=sorted(str(p.relative_to(ROOT)) for p in (ROOT / "csrc").rglob("*.h")),
-    extra_compile_args=["-O2", "-g0", "-std=c++20", "-fvisibility=hidden", "-fopenmp", "-Wall", "-Wno-unused-function"],
+    extra_compile_args=[
+        *("-O2", "-g0", "-std=c++20", "-fvisibility=hidden", "-fopenmp", "-Wall"),
+        *("-Wno-unused-function", "-Wno-sign-compare"),  # of torch's headers
+    ],
     extra_link_args=["-Wl,--no-undefined-version"],
 )
 packages = find_packages(include=["tvmops", "tvmops.*"])

@@ -62,7 +62,8 @@ def main() -> int:
     commands = parser.add_subparsers(dest="command")
     commands.add_parser("info", help="versions, CPU, targets, packs (the default)").set_defaults(run=_info)
     commands.add_parser("kernels", help="every kernel of every loaded pack").set_defaults(run=_kernels)
-    calibrate = commands.add_parser("calibrate", help="time every kernel against ATen here and keep the verdicts")
+    told = "time the kernels of matrix products against ATen here and keep the verdicts"
+    calibrate = commands.add_parser("calibrate", help=told)
     calibrate.add_argument("--thorough", action="store_true", help="measure both ends of every size bucket")
     calibrate.set_defaults(run=_calibrate)
     options = parser.parse_args()

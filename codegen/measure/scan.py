@@ -27,7 +27,7 @@ CHECKED = (
 FLOORS = {"float32": 2.0**-23, "bfloat16": 2.0**-8, "float16": 2.0**-11}
 # Where a plan is measured: both ends of each bucket of codegen/spaces/scan.py, and one or two sizes. LENGTH is that of
 # the scanned dimension where lanes lie across it.
-SPANS = ((2, 4), (5, 8), (9, 16), (17, 64), (65, 1024), (1025, 4096))
+SPANS = ((2, 4), (5, 8), (9, 16), (17, 64), (65, 256), (257, 1024), (1025, 4096))
 ELEMENTS = ((128, 1 << 10), (1 << 14,), (1 << 18,), (1 << 22,), (1 << 24,))
 LENGTH = 128
 

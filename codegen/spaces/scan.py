@@ -17,7 +17,7 @@ from .space import Choice, Knob, Leaf
 
 # Upper bounds of the size buckets of a plan, by the extent that lanes lie along and the number of elements; the last
 # bucket has none. csrc/drivers/scan.cpp has the same.
-SPAN_BOUNDS = (4, 8, 16, 64, 1024)
+SPAN_BOUNDS = (4, 8, 16, 64, 256, 1024)
 ELEMENT_BOUNDS = (1 << 10, 1 << 14, 1 << 18, 1 << 22)
 FORMS = 2  # row, column
 NEVER = 1 << 40

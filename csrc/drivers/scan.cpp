@@ -19,7 +19,7 @@ namespace {
 enum ScratchSlot { kScratchStream, kScratchCarry, kScratchWork };
 
 // Upper bounds of the size buckets; the last bucket has none. codegen/spaces/scan.py has the same.
-constexpr int64_t kSpanBounds[] = {4, 8, 16, 64, 1024};
+constexpr int64_t kSpanBounds[] = {4, 8, 16, 64, 256, 1024};
 constexpr int64_t kElementBounds[] = {1 << 10, 1 << 14, 1 << 18, 1 << 22};
 constexpr int64_t kSpanBuckets = std::size(kSpanBounds) + 1, kElementBuckets = std::size(kElementBounds) + 1;
 

@@ -202,4 +202,5 @@ def test_shipped_records_are_valid_ok_and_one_a_workload():
         for record in records:
             assert record.error is not None
             assert record.aten_error is not None
-            assert record.error <= max(2 * record.aten_error, 1e-7)
+            floor = 1e-7 if record.space == "gemm" else 1e-6  # transcendental functions and reductions add their own
+            assert record.error <= max(2 * record.aten_error, floor)
