@@ -17,16 +17,22 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from . import ops, search, sweep
+from . import models, ops, search, sweep
 from . import show as showing
 from . import tune as tuning
 from .errors import CodegenError
 from .export import pack, selection
 from .measure import measurer
+from .models import transfer as transferring
 from .records import SHIPPED, store
+from .search.economy import Patience
 from .spaces import space as spaces
+from .spaces.space import Space
 from .target import TARGETS, Target, find
 from .workload import Workload, parse_dims
+
+# The strategy that has a cost model, and which one it has if nothing is said.
+MODELLED, DEFAULT_MODEL = "constrained-genetic", "xgboost-rank"
 
 out, err = Console(), Console(stderr=True)
 
@@ -183,6 +189,16 @@ def tune(
     threads: ThreadsOption = "1",
     limit: Annotated[float, typer.Option(min=1, help="Seconds that checking and timing one choice may take.")] = 300.0,
     plan: Annotated[bool, typer.Option(help="Measure the winner again, and its plan.")] = True,
+    model: Annotated[
+        str | None, typer.Option(help=f"The cost model of constrained-genetic: {', '.join(models.all_models())}.")
+    ] = None,
+    transfer: Annotated[
+        bool, typer.Option(help="The cost model starts from records of other workloads and targets in --records.")
+    ] = True,
+    patience: Annotated[
+        int | None, typer.Option(min=1, help="Stop when so many trials in a row gained less than --least-gain.")
+    ] = None,
+    least_gain: Annotated[float, typer.Option(min=0, help="A fraction of the best score before.")] = 0.01,
     knob: KnobsOption = None,
 ) -> None:
     """Searches for the best schedule of a workload and records every trial.
@@ -200,8 +216,10 @@ def tune(
     spaces.pin(space, fixed)
     path = store.file_of(records, goal.name)
     store.check_writable(path)
+    options = _model(strategy, model, transfer, space, path, workload, seed)
+    stop = None if patience is None else Patience(patience, least_gain)
     with measurer.LocalMeasurer(workload, goal, counts, seed=seed, limit=limit) as local:
-        run = tuning.Search(workload, goal, space, strategy, seed, path, about, local)
+        run = tuning.Search(workload, goal, space, strategy, seed, path, about, local, options, stop)
         if run.measured:
             typer.echo(f"{path}: {run.measured} choices of {workload.key} are measured already")
         try:
@@ -237,6 +255,26 @@ def plan(
             bar.console.print(f"{record.workload}: {_line(record)}", highlight=False, markup=False)
 
         sweep.sweep(found, goal, path, about, _threads(threads), report)
+
+
+def _model(
+    strategy: str, name: str | None, transfer: bool, space: Space, path: Path, workload: Workload, seed: int
+) -> dict[str, Any]:
+    """The options of a strategy: its cost model, which may start from the records of others beside ``path``."""
+    if strategy != MODELLED:
+        if name is not None:
+            raise CodegenError(f"--model is for {MODELLED}; {strategy} has no cost model")
+        return {}
+    chosen = name or DEFAULT_MODEL
+    if not transfer:
+        return {"model": models.load(chosen, seed)}
+    others = [
+        record
+        for file in sorted(path.parent.glob("*.jsonl"))
+        for record in store.read(file)
+        if record.workload != workload.key or file != path
+    ]
+    return {"model": transferring.transfer(chosen, space, others, seed)}
 
 
 def _threads(text: str) -> list[int]:

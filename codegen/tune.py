@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,6 +13,7 @@ from . import search
 from .errors import CodegenError
 from .measure.measurer import ROUNDS, Measurer, Outcome
 from .records import store
+from .search.economy import Patience
 from .search.strategy import Trial, identity
 from .spaces.space import Choice, Space, broken
 from .target import Target
@@ -42,10 +43,12 @@ class Search:
     path: Path  # of the record file
     machine: dict[str, Any]
     measurer: PlanningMeasurer
+    options: Mapping[str, Any] = field(default_factory=dict)  # of the strategy, such as its cost model
+    patience: Patience | None = None  # when to stop before the trials are spent
     records: list[store.Record] = field(init=False)  # of this workload and target, older ones first
 
     def __post_init__(self) -> None:
-        self._strategy = search.load(self.strategy_name, self.space, self.seed)
+        self._strategy = search.load(self.strategy_name, self.space, self.seed, **self.options)
         found = store.matching(store.read(self.path), self.workload, self.target.name)
         # A record made when the space was another one says nothing about this space.
         self.records = [r for r in found if not broken(self.space, r.knobs)]
@@ -63,19 +66,27 @@ class Search:
         return store.best(self.records, self.workload, self.target.name)
 
     def run(self, trials: int, minutes: float | None, report: Callable[[store.Record], None]) -> None:
-        """Goes on until ``trials`` choices are measured, counting those of earlier runs, or the space is exhausted.
+        """Goes on until ``trials`` choices are measured, counting those of earlier runs, the space is exhausted, or
+        ``patience`` is at its end.
 
         Raises:
             CodegenError: no choice meets the constraints, or a record can't be written.
         """
         deadline = None if minutes is None else time.monotonic() + 60 * minutes
         while self.measured < trials and (deadline is None or time.monotonic() < deadline):
+            if self.patience and self.patience.done([r.ratio for r in self.records]):
+                break
             choice = self._next()
             if choice is None:
                 break
             report(self._keep(choice, self.measurer.measure(choice)))
         if not self.records:
-            raise CodegenError(f"no choice of knobs meets the constraints of {self.workload.key} on {self.target.name}")
+            from .spaces.solver import Solver  # OR-tools, for this alone
+
+            clash = "; ".join(Solver(self.space).clash())
+            raise CodegenError(
+                f"no choice of knobs meets the constraints of {self.workload.key} on {self.target.name}: {clash}"
+            )
 
     def crown(self, report: Callable[[store.Record], None] = lambda _: None) -> store.Record | None:
         """Measures the best again, with more rounds, and the winner's plan; the record that it adds is the one to ship.

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import rankdata, spearmanr  # type: ignore[import-untyped]
+from scipy.stats import rankdata, spearmanr
 from sklearn.ensemble import RandomForestRegressor
 from sklearn.model_selection import KFold
 

@@ -11,6 +11,7 @@ from codegen.errors import CodegenError
 from codegen.export import selection
 from codegen.measure.measurer import Outcome
 from codegen.records import store
+from codegen.search.economy import Patience
 from codegen.search.strategy import identity
 from codegen.spaces import space as spaces
 from codegen.target import find
@@ -170,3 +171,26 @@ def test_a_record_whose_plan_has_another_size_is_no_kernel(tmp_path):
     run.run(1, None, lambda _: None)
     with pytest.raises(CodegenError, match="a plan of 3 size buckets, not 10"):
         selection.kernel(WORKLOAD, TARGET, replace(run.records[0], plan="444"))
+
+
+def test_a_search_stops_when_patience_ends(tmp_path):
+    bench = Bench()
+    run = search(tmp_path, bench)
+    run.patience = Patience(3, 1e9)
+    run.run(100, None, lambda _: None)
+    assert len(bench.measured) == 4
+
+
+def test_a_clash_is_told(tmp_path):
+    with pytest.raises(CodegenError, match=r"registers of 8 floats.*<= 128"):
+        search(tmp_path, Bench(), mr=8, nr=32).run(1, None, lambda _: None)
+
+
+@pytest.mark.parametrize("strategy", ["constrained-genetic", "genetic", "annealing", "qlearning", "random"])
+def test_every_strategy_drives_a_search(tmp_path, strategy):
+    bench = Bench()
+    run = search(tmp_path, bench)
+    again = tune.Search(WORKLOAD, TARGET, run.space, strategy, 5, run.path, run.machine, bench)
+    again.run(24, None, lambda _: None)
+    assert len(set(bench.measured)) == 24
+    assert {r.strategy for r in again.records} == {strategy}
