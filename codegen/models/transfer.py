@@ -71,12 +71,12 @@ def transfer(name: str, space: Space, records: Sequence[Record], seed: int = 0) 
             found[record.workload, record.target][tuple(record.knobs[k.name] for k in space.knobs)] = record
     groups = [list(group.values()) for group in found.values()]
     groups = [group for group in groups if len(group) > 1 and any(record.ratio for record in group)]
-    if not groups:
+    features = Features(space)
+    if not groups or not features.columns:  # nothing to learn from, or nothing to choose
         return load(name, seed)
     scores = np.concatenate([_normalised(group) for group in groups])
-    features = Features(space).matrix([record.knobs for group in groups for record in group])
     prior = load(name, seed)
-    prior.fit(features, scores)
+    prior.fit(features.matrix([record.knobs for group in groups for record in group]), scores)
     return Transferred(prior, load(name, seed))
 
 

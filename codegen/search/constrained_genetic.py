@@ -92,7 +92,7 @@ class ConstrainedGenetic(Explorer):
     def _child(self, rng: random.Random, population: list[dict[str, int]], key: list[str]) -> dict[str, int] | None:
         mother, father = rng.choices(population, range(1, len(population) + 1), k=2)
         within = {name: sorted({mother[name], father[name]}) for name in key}
-        if rng.random() < LEFT_OUT:
+        if key and rng.random() < LEFT_OUT:
             within.pop(rng.choice(key))
         child = {name: rng.choice(within.get(name) or self._values(rng, name, mother, father)) for name in self.domains}
         if all(c.holds(child) for c in self.space.constraints):

@@ -23,7 +23,7 @@ from codegen.models.transfer import Transferred, transfer
 from codegen.records.store import Record
 from codegen.search.strategy import Trial
 from codegen.spaces.constraints import AtMost
-from codegen.spaces.space import Choice, Space
+from codegen.spaces.space import Choice, Space, pin
 from tests.codegen.landscapes import Made, best_of, smooth, tiles
 
 LEARNING = [name for name in models.all_models() if name != "none"]
@@ -164,6 +164,16 @@ def test_records_that_say_nothing_here_are_left_alone(change: dict[str, Any]) ->
     useless = [replace(r, **change) for r in records(9, 0)]
     assert not isinstance(transfer("forest", tiles(), useless), Transferred)
     assert isinstance(transfer("forest", tiles(), [*useless, *records(9, 1)]), Transferred)
+
+
+def test_a_space_without_a_choice_to_make_is_borne() -> None:
+    space, known = tiles(), records(9, 0)
+    pin(space, known[0].knobs)
+    strategy = search.load("constrained-genetic", space, 0, model=transfer("xgboost-rank", space, known))
+    assert list(strategy.propose(2)) == [known[0].knobs]
+    pin(narrow := tiles(), {name: value for name, value in known[0].knobs.items() if name != "copy"})
+    warm = search.load("constrained-genetic", narrow, 0, model=transfer("forest", narrow, known))
+    assert {c["copy"] for c in warm.propose(9)} == {0, 1, 2}
 
 
 def test_a_search_with_transfer_finds_good_choices_sooner() -> None:

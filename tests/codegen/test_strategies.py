@@ -70,21 +70,21 @@ def test_a_space_without_a_choice_gives_none(name: str) -> None:
 @pytest.mark.parametrize("name", OF_LARGE_SPACES)
 @pytest.mark.parametrize(("space", "score"), [(tiles(), deceptive), (factors(), lambda c: c["a"] / c["x"] / c["z"])])
 def test_proposals_are_valid_distinct_and_the_same_again(name: str, space: Made, score: Score) -> None:
-    def run(seed: int) -> list[dict[str, int]]:
+    def run(seed: int, batches: tuple[int, ...]) -> list[dict[str, int]]:
         strategy = search.load(name, space, seed)
         proposed = []
-        for n in (1,) * 20 + (3, 5):
+        for n in batches:
             batch = strategy.propose(n)
             proposed += batch
             for choice in batch:
                 strategy.observe(Trial(choice, score(choice)))
         return proposed + [dict(c) for c in strategy.propose(4)]
 
-    first = run(1)
-    assert len(first) == 32 == len({identity(c) for c in first})
+    first = run(1, (1,) * 18 + (3, 5))
+    assert len(first) == 30 == len({identity(c) for c in first})
     assert [text for c in first for text in broken(space, c)] == []
-    assert run(1) == first
-    assert run(2) != first
+    assert run(1, (1,) * 18 + (3, 5)) == first
+    assert run(2, (1, 1)) != first[:6]
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_a_large_space_is_not_tried_exhaustively() -> None:
     ("name", "seeds"), [("genetic", 9), ("annealing", 9), ("qlearning", 9), ("constrained-genetic", 3)]
 )
 def test_what_learns_beats_random_at_equal_trials(name: str, seeds: int) -> None:
-    trials = 64
+    trials = 56
     by_chance = [best_of(search.load("random", tiles(), seed), smooth, trials) for seed in range(15)]
     learned = [best_of(search.load(name, tiles(), seed), smooth, trials) for seed in range(seeds)]
     assert statistics.median(learned) > statistics.median(by_chance) + 0.1
