@@ -133,7 +133,7 @@ def mish(x: Expr) -> Expr:
     w takes in what D loses in rounding; and x - x / D above.
     """
     u = clamp(x, -110.3, 15.0)
-    scaled, q = expm1_parts(u, shift=SCALE)
+    scaled, q = expm1_parts(u, shift=SCALE, exact=True)
     g = q + ONE
     e = g * (scaled * f32(2.0**-SCALE))
     half = HALF * e
@@ -141,7 +141,7 @@ def mish(x: Expr) -> Expr:
     d = rounded_sum(h, ONE)
     lost = (h - (d - ONE)) + fma(half, e, e - h)
     below = u * scaled
-    w = fma(negative(lost), fma(e, f32(-0.35), g), fma(half, g, q))
+    w = fma(half, g, fma(negative(lost), fma(e, f32(-0.35), g), q))
     below = fma(below, w, below)
     return where(x > ZERO, u * f32(-(2.0**SCALE)), below) / (d * f32(2.0**SCALE)) + tirx.max(ZERO, x)
 

@@ -119,32 +119,49 @@ class Tabulated:
     bound: float = -(POINTS - 1) * STEP
 
     def tables(self) -> dict[str, list[float]]:
-        """Coefficients, lowest first, of the polynomials that interpolate P at Chebyshev points around each point."""
-        half, count = STEP / 2, self.degree + 1
-        nodes = np.cos(np.pi * (np.arange(count) + 0.5) / count) * half
-        inverse = np.linalg.inv(np.vander(nodes / half, increasing=True))
-        rows = []
-        for point in np.arange(POINTS) * STEP:
-            values = np.array([self.tail(point + u) for u in nodes])
-            rows.append(inverse @ values / half ** np.arange(count))
-        columns = np.array(rows).T.astype("float32")
+        """The coefficients, lowest first, of polynomials around each point that are next to P, and the points."""
+        columns = np.array([self._around(self._point(k)) for k in range(POINTS)]).T
         return {
             f"{part}{k}": column[start : start + VECTOR].tolist()
             for k, column in enumerate(columns)
             for part, start in (("low", 0), ("high", VECTOR))
         }
 
+    def _around(self, point: float) -> list[float]:
+        """The coefficients at a point, and the point.
+
+        Relative least squares at Chebyshev nodes; each coefficient is rounded before those above it are fitted.
+        """
+        count = self.degree + 1
+        nodes = np.cos(np.pi * (np.arange(8 * count) + 0.5) / (8 * count)) * STEP / 2
+        values = np.array([self.tail(point + u) for u in nodes])
+        powers = nodes[:, None] ** np.arange(count) / values[:, None]
+        rest, fixed = np.ones(len(nodes)), []
+        for k in range(count):
+            fitted = np.linalg.lstsq(powers[:, k:], rest, rcond=None)[0][0]
+            fixed.append(float(np.float32(fitted)))
+            rest = rest - fixed[-1] * powers[:, k]
+        return [*fixed, point]
+
+    def _point(self, k: int) -> float:
+        """Of the floats at ``k * STEP`` and a few after it, that at which P is nearest to a float.
+
+        S. Gal, "Computing elementary functions: a new approach for achieving high accuracy and good performance", 1985.
+        """
+        near = np.float32(k * STEP) * (1 + np.arange(64 if k else 1) * 2.0**-23)
+        points = [float(p) for p in near.astype("float32")]
+        return min(points, key=lambda p: abs(float(np.float32(self.tail(p))) / self.tail(p) - 1))
+
     def __call__(self, x: Expr, tables: Any) -> Expr:
         """The function at x; ``tables`` has :meth:`tables` as attributes."""
         t = tirx.min(f32(-self.bound), tirx.abs(x))
-        rounded = fma(t, f32(1 / STEP), f32(ROUND))
-        u = fma(rounded - f32(ROUND), f32(-STEP), t)
-        index = tirx.reinterpret("int32", rounded)  # whose last five bits count
+        index = tirx.reinterpret("int32", fma(t, f32(1 / STEP), f32(ROUND)))  # whose last five bits count
 
         def coefficient(k: int) -> Expr:
             pair = getattr(tables, f"low{k}"), getattr(tables, f"high{k}")
             return tirx.call_llvm_pure_intrin("float32", "llvm.x86.avx512.vpermi2var.ps.512", pair[0], index, pair[1])
 
+        u = t - coefficient(self.degree + 1)
         p = coefficient(self.degree)
         for k in reversed(range(self.degree)):
             p = fma(p, u, coefficient(k))

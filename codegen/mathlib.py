@@ -113,17 +113,20 @@ def power(t: Expr) -> Expr:
     return number(tirx.shift_left(bits(t), i32(23)))
 
 
-def expm1_parts(x: Expr, shift: int = 0, low: Expr | None = None) -> tuple[Expr, Expr]:
+def expm1_parts(x: Expr, shift: int = 0, low: Expr | None = None, exact: bool = False) -> tuple[Expr, Expr]:
     """2**(k + shift) and q with e**(x + low) = 2**k (1 + q), k the integer nearest to x / ln 2; |k + shift| <= 127.
 
-    That 1 + q is not added up saves a rounding error in what follows.
+    That 1 + q is not added up saves a rounding error in what follows. ``exact`` saves that of the reduced argument.
     """
     offset = f32(ROUND + 127 + shift)
     t = fma(x, f32(LOG2E), offset)
     k = t - offset
     r = fma(k, f32(-LN2_HIGH), x)  # exact
+    high = r
     r = fma(k, f32(-LN2_LOW), r) if low is None else r + fma(k, f32(-LN2_LOW), low)
     square = r * r
+    if exact:
+        return power(t), r + fma(square, quartic(r, square, EXPM1_CENTRED), fma(k, f32(-LN2_LOW), high - r))
     return power(t), fma(square, quartic(r, square, EXPM1_CENTRED), r)
 
 
