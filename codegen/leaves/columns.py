@@ -26,7 +26,6 @@ class _Tile(RowsEmitter):
 
     def __init__(self, program: Program, dtype: str, lanes: int) -> None:
         super().__init__(program, dtype, lanes, 1, None, column=True, height=1, longest=0)
-        self.scalar_types: dict[str, str] = {}
         self.views: dict[tirx.Buffer, tirx.Buffer] = {}
 
     def array(self, name: str, vectors: int, dtype: str = "float32") -> tirx.Buffer:

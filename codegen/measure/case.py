@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from tvmops import _C
@@ -65,3 +67,22 @@ def ratio(one: Case) -> float:
     finally:
         _C.set_thread_mode(before)
     return statistics.median(found)
+
+
+def judge(count: int, bucket: Callable[[int], Iterable[Case]], threads: Sequence[int]) -> tuple[list[int], list[float]]:
+    """The plan of a kernel: by size bucket 1 (the kernel) or 0 (ATen), and the worst ratio.
+
+    ``bucket`` makes the cases of one of ``count`` buckets. One without any is too small for the kernel's sizes and goes
+    by the bucket before.
+    """
+    ratios = [math.inf] * count
+    with torch.inference_mode():
+        for number in sorted(set(threads)):
+            torch.set_num_threads(number)
+            for i in range(count):
+                ratios[i] = min([ratios[i], *map(ratio, bucket(i))])
+    known = [0.0 if math.isinf(r) else r for r in ratios]
+    for i, r in enumerate(known):
+        if not r and i:
+            known[i] = known[i - 1]
+    return [int(r >= MARGIN) for r in known], [round(r, 3) for r in known]

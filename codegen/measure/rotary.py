@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 
 import tvmops
-from tvmops._calibrate import MARGIN
 
 from .. import ops
 from ..workload import Workload
-from .case import Case, ratio
+from .case import Case, judge
 from .rows import DTYPES
 
 # Positions, heads, elements of a head: the call alone, one token, then prompts in L2, L3 and memory.
@@ -66,13 +64,9 @@ def timings(workload: Workload, seed: int) -> Iterator[Case]:
 def plan(kernel: Mapping[str, Any], threads: Sequence[int]) -> tuple[list[int], list[float]]:
     """By size bucket 1 (the kernel) or 0 (ATen), and the worst ratio; the order is that of rotary_plan_bucket."""
     workload = Workload.parse(kernel["workload"])
-    ratios = [math.inf] * len(PLANNED)
-    with torch.inference_mode():
-        for count in sorted(set(threads)):
-            torch.set_num_threads(count)
-            for i, elements in enumerate(PLANNED):
-                for total in elements:
-                    sizes = _sizes(workload, (total // (HEADS * LENGTH), HEADS, LENGTH))
-                    one = case(workload, sizes, 0, exact=False)
-                    ratios[i] = min(ratios[i], ratio(one))
-    return [int(r >= MARGIN) for r in ratios], [round(r, 3) for r in ratios]
+
+    def bucket(i: int) -> Iterator[Case]:
+        for total in PLANNED[i]:
+            yield case(workload, _sizes(workload, (total // (HEADS * LENGTH), HEADS, LENGTH)), 0, exact=False)
+
+    return judge(len(PLANNED), bucket, threads)

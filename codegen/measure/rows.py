@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any
@@ -10,12 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from tvmops._calibrate import MARGIN
-
 from .. import ops
 from ..ops._rows import RowsOperator
 from ..workload import Workload
-from .case import ACTIVATION_FLOOR, Case, ratio
+from .case import ACTIVATION_FLOOR, Case, judge
 
 # Rows and their length: the call alone, in L2, in L3 on most machines.
 SUITE = ((4, 64), (64, 1024), (2048, 1024))
@@ -105,19 +102,12 @@ def plan(kernel: Mapping[str, Any], threads: Sequence[int]) -> tuple[list[int], 
     by_size = "M" not in workload.dims or workload.dims["N"] is not None
     lengths: Sequence[int] = (workload.dims["N"] or 1024,) if by_size else LENGTHS
     buckets = list(product((False,) if by_size else (False, True), lengths, ELEMENTS))
-    ratios = [math.inf] * len(buckets)
     forms = _forms(workload)
-    with torch.inference_mode():
-        for count in sorted(set(threads)):
-            torch.set_num_threads(count)
-            for i, (column, n, elements) in enumerate(buckets):
-                for total in elements if column in forms else ():
-                    if "M" in workload.dims and total < n:
-                        continue
-                    one = case(workload, _sizes(workload, max(1, total // n), n), 0, exact=False, column=column)
-                    ratios[i] = min(ratios[i], ratio(one))
-    known = [0.0 if math.isinf(r) else r for r in ratios]
-    for i, r in enumerate(known):
-        if not r and i:  # nothing is that small: as the bucket before
-            known[i] = known[i - 1]
-    return [int(r >= MARGIN) for r in known], [round(r, 3) for r in known]
+
+    def bucket(i: int) -> Iterator[Case]:
+        column, n, elements = buckets[i]
+        for total in elements if column in forms else ():
+            if "M" not in workload.dims or total >= n:
+                yield case(workload, _sizes(workload, max(1, total // n), n), 0, exact=False, column=column)
+
+    return judge(len(buckets), bucket, threads)

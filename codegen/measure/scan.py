@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any
@@ -10,11 +9,10 @@ from typing import Any
 import torch
 
 import tvmops
-from tvmops._calibrate import MARGIN
 
 from .. import ops
 from ..workload import Workload
-from .case import Case, ratio
+from .case import Case, judge
 from .rows import DTYPES
 
 # [M, N, I]: the call alone, in L2, in L3 on most machines; across the rows.
@@ -73,20 +71,14 @@ def plan(kernel: Mapping[str, Any], threads: Sequence[int]) -> tuple[list[int], 
     """By size bucket 1 (the kernel) or 0 (ATen), and the worst ratio; the order is that of scan_plan_bucket."""
     workload = Workload.parse(kernel["workload"])
     buckets = list(product((False, True), SPANS, ELEMENTS))
-    ratios = [math.inf] * len(buckets)
-    with torch.inference_mode():
-        for count in sorted(set(threads)):
-            torch.set_num_threads(count)
-            for i, (column, spans, elements) in enumerate(buckets):
-                for span, total in product(spans, elements):
-                    if total < span * (2 if column else 1):
-                        continue
-                    n = min(LENGTH, total // span) if column else span
-                    size = (max(1, total // (span * n)), n, span) if column else (max(1, total // n), n, 1)
-                    one = case(workload, size, 0, exact=False)
-                    ratios[i] = min(ratios[i], ratio(one))
-    known = [0.0 if math.isinf(r) else r for r in ratios]
-    for i, r in enumerate(known):
-        if not r and i:  # nothing is that small: as the bucket before
-            known[i] = known[i - 1]
-    return [int(r >= MARGIN) for r in known], [round(r, 3) for r in known]
+
+    def bucket(i: int) -> Iterator[Case]:
+        column, spans, elements = buckets[i]
+        for span, total in product(spans, elements):
+            if total < span * (2 if column else 1):
+                continue
+            n = min(LENGTH, total // span) if column else span
+            size = (max(1, total // (span * n)), n, span) if column else (max(1, total // n), n, 1)
+            yield case(workload, size, 0, exact=False)
+
+    return judge(len(buckets), bucket, threads)

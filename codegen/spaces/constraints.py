@@ -6,7 +6,7 @@ Each class says it three times: to a person (``text``), to Python (``holds``), t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Any, Protocol
@@ -186,8 +186,3 @@ def _product(model: cp_model.CpModel, factors: Sequence[Any], largest: int) -> A
         model.add_multiplication_equality(result, [total, factor])
         total = result
     return total
-
-
-def broken(constraints: Sequence[Constraint], choice: Choice) -> Iterator[str]:
-    """The constraints that a choice does not meet, in words."""
-    return (c.text for c in constraints if not c.holds(choice))

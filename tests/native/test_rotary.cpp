@@ -1,14 +1,13 @@
 // The driver of rotary embeddings, with plain leaves: which row gets which angles, in every order of dimensions.
-#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "check.h"
 #include "drivers/rotary.h"
 #include "runtime/error.h"
+#include "threads.h"
 
 namespace {
 
@@ -18,21 +17,6 @@ using tvmops::drivers::RotaryKernel;
 using tvmops::drivers::RotaryProblem;
 using tvmops::runtime::Error;
 using tvmops::runtime::kSerial;
-using tvmops::runtime::RangeBody;
-
-// Uneven ranges, each in a thread of its own.
-const ParallelFor kThreads = {
-    [](int64_t count, RangeBody body, void* context) {
-      std::vector<std::thread> all;
-      for (int64_t begin = 0, i = 0; begin < count; i++) {
-        const int64_t end = std::min(count, begin + count / 3 + 1 + i % 2);
-        all.emplace_back(body, context, begin, end);
-        begin = end;
-      }
-      for (auto& t : all) t.join();
-    },
-    [] { return 3; },
-};
 
 template <bool pairs>
 void turn(const void* x, void* y, const float* cos, const float* sin, int rows, int half, int rest, int ldx, int ldy,

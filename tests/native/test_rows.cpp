@@ -1,40 +1,22 @@
 // The driver of row programs, with plain leaves: every form, stride, number of threads, with and without streaming.
-#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "check.h"
 #include "drivers/rows.h"
 #include "runtime/error.h"
+#include "threads.h"
 
 namespace {
 
-using tvmops::drivers::ParallelFor;
 using tvmops::drivers::Role;
 using tvmops::drivers::RowsFn;
 using tvmops::drivers::RowsKernel;
 using tvmops::drivers::RowsProblem;
 using tvmops::runtime::Error;
 using tvmops::runtime::kSerial;
-using tvmops::runtime::RangeBody;
-
-int thread_count = 3;
-// Uneven ranges, each in a thread of its own.
-const ParallelFor kThreads = {
-    [](int64_t count, RangeBody body, void* context) {
-      std::vector<std::thread> all;
-      for (int64_t begin = 0, i = 0; begin < count; i++) {
-        const int64_t end = std::min(count, begin + count / thread_count + 1 + i % 2);
-        all.emplace_back(body, context, begin, end);
-        begin = end;
-      }
-      for (auto& t : all) t.join();
-    },
-    [] { return thread_count; },
-};
 
 #define LEAF(name)                                                                                                 \
   void name(void* p0, void* p1, void* p2, void* p3, void*, void*, void*, void*, void*, void*, int s0, int s1, int, \
