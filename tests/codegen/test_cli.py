@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from codegen import ops
-from codegen.__main__ import app
+from codegen.commands import app
 from codegen.records import store
 from codegen.workload import Workload
 

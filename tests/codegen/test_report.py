@@ -15,7 +15,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from codegen import ops
-from codegen.__main__ import app
+from codegen.commands import app
 from codegen.records import store
 from codegen.report import analysis, bars, collect
 from codegen.target import find
@@ -260,7 +260,7 @@ def test_what_cannot_be_used_is_named_in_one_sentence(tmp_path, content, argumen
     if content is not None:
         (tmp_path / f"{TARGET}.jsonl").write_text(content + "\n")
     result = run("--records", tmp_path, "--out", tmp_path / "out", *arguments)
-    assert result.exit_code == 1, result.output
+    assert result.exit_code == 2, result.output
     assert said in result.stderr
     assert result.stderr.splitlines()[-1].startswith("error: ")
     assert "Traceback" not in result.output

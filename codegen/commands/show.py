@@ -1,0 +1,40 @@
+"""``show``: a kernel or its space, to read."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from .. import ops
+from .. import show as showing
+from ..export import selection
+from ..records import store
+from ..target import TARGETS
+from ..workload import Workload
+from ._common import KnobsOption, RecordsOption, app, knobs_of, target_of
+
+
+@app.command()
+def show(
+    key: Annotated[
+        str, typer.Argument(help="A workload's key, e.g. 'linear(float32;M=*,N=768,K=768)', or KEY@TARGET.")
+    ],
+    target: Annotated[
+        str | None, typer.Option(help=f"{', '.join(TARGETS)}, or native. Default: the last of these.")
+    ] = None,
+    what: Annotated[str, typer.Option(help=f"{', '.join(showing.WHAT)}.")] = "tir",
+    leaf: Annotated[
+        str | None, typer.Option(help="A leaf by name (--what space lists them). Default: the full tile.")
+    ] = None,
+    records: RecordsOption = None,
+    knob: KnobsOption = None,
+) -> None:
+    """Prints a kernel: TVMScript, LLVM IR, assembly, the operator's TE, its schedule space, or its C table."""
+    name, at, suffix = key.partition("@")
+    workload = ops.check(Workload.parse(name))
+    goal = target_of(target or (suffix if at else next(reversed(TARGETS))))
+    recorded = selection.records_of(goal, [records] if records else [])
+    record = store.best(recorded, workload, goal.name)
+    kernel = selection.kernel(workload, goal, record, knobs_of(knob))
+    typer.echo(showing.show(kernel, what, leaf))
