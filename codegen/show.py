@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 from tvm import te
 
-from . import ops
+from . import ops, spaces
 from .errors import CodegenError
 from .export import objects, pack
 from .export.pack import PackKernel
-from .spaces import space as spaces
+from .spaces import space as searching
 from .spaces.space import Leaf
 
 
@@ -42,13 +42,13 @@ def show_tir(kernel: PackKernel, leaf: str | None) -> str:
 def show_ll(kernel: PackKernel, leaf: str | None) -> str:
     """The leaf as LLVM IR."""
     module = objects.module([pick(kernel, leaf)])
-    return str(objects.compile_module(module, kernel.target).mod.inspect_source("ll"))
+    return str(objects.compile_module(module, kernel.target, kernel.leaves[0].whole).mod.inspect_source("ll"))
 
 
 def show_asm(kernel: PackKernel, leaf: str | None) -> str:
     """The leaf as assembly."""
     module = objects.module([pick(kernel, leaf)])
-    return str(objects.compile_module(module, kernel.target).mod.inspect_source("asm"))
+    return str(objects.compile_module(module, kernel.target, kernel.leaves[0].whole).mod.inspect_source("asm"))
 
 
 def show_c(kernel: PackKernel, leaf: str | None) -> str:
@@ -58,8 +58,8 @@ def show_c(kernel: PackKernel, leaf: str | None) -> str:
 
 def show_space(kernel: PackKernel, leaf: str | None) -> str:
     """The knobs with the values chosen here, the constraints, and how many choices there are."""
-    space = ops.load(kernel.workload.op).space(kernel.workload, kernel.target)
-    total, valid = spaces.size(space)
+    space = spaces.find(kernel.workload, kernel.target, kernel.space)
+    total, valid = searching.size(space)
     lines = [f"{space.name}: {valid} valid choices of {total}", "", "knobs (the kernel's own value in brackets)"]
     for knob in space.knobs:
         values = (f"[{v}]" if v == kernel.knobs[knob.name] else str(v) for v in knob.values)

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn
 from rich.table import Table
 
-from .. import ops
+from .. import spaces
 from .. import tune as tuning
 from ..errors import CodegenError
 from ..export import pack, selection
@@ -88,7 +88,7 @@ def list_kernels(target: TargetsOption = None, records: RecordsOption = None) ->
     table = Table("workload", "target", "x ATen", "error", "measured", "knobs, where not the default")
     for goal in targets_of(target):
         for kernel in selection.kernels([goal], [records] if records else []):
-            default = ops.load(kernel.workload.op).space(kernel.workload, goal).default()
+            default = spaces.find(kernel.workload, goal, kernel.space).default()
             knobs = " ".join(f"{k}={v}" for k, v in kernel.knobs.items() if default.get(k) != v)
             record = kernel.about.get("record")
             if record:

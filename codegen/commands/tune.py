@@ -9,15 +9,14 @@ from typing import Annotated, Any
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn
 
-from .. import models, ops, search, sweep
+from .. import models, ops, search, spaces, sweep
 from .. import tune as tuning
 from ..errors import CodegenError
 from ..measure import measurer
 from ..models import transfer as transferring
 from ..records import store
 from ..search.economy import Patience
-from ..spaces import space as spaces
-from ..spaces.space import Space
+from ..spaces.space import Space, pin
 from ..workload import Workload, parse_dims
 from ._common import (
     GoalOption,
@@ -43,6 +42,10 @@ def tune(
     dims: Annotated[str, typer.Option(help="Its dimensions, * for a symbolic one, e.g. M=*,N=3072,K=768.")],
     dtype: Annotated[str, typer.Option(help="Of the operands in memory.")] = "float32",
     target: GoalOption = "native",
+    space: Annotated[
+        str | None,
+        typer.Option(help="derived, metaschedule, or the operator's own, the default where it applies."),
+    ] = None,
     strategy: Annotated[str, typer.Option(help=f"{', '.join(search.all_strategies())}.")] = "random",
     trials: Annotated[int, typer.Option(min=1, help="Choices to measure, those in the records included.")] = 64,
     seed: Annotated[int, typer.Option(help="Of the strategy and of the data.")] = 0,
@@ -74,14 +77,14 @@ def tune(
     if strategy not in search.all_strategies():
         raise CodegenError(f"unknown strategy {strategy!r}; known: {', '.join(search.all_strategies())}")
     goal, about = goal_of(target)
-    space = ops.load(op).space(workload, goal)
-    spaces.pin(space, fixed)
+    chosen = spaces.find(workload, goal, space)
+    pin(chosen, fixed)
     path = store.file_of(records, goal.name)
     store.check_writable(path)
-    options = _model(strategy, cost_model, transfer, space, path, workload, seed)
+    options = _model(strategy, cost_model, transfer, chosen, path, workload, seed)
     stop = None if patience is None else Patience(patience, least_gain)
-    with measurer.LocalMeasurer(workload, goal, counts, seed=seed, limit=limit) as local:
-        run = tuning.Search(workload, goal, space, strategy, seed, path, about, local, options, stop)
+    with measurer.LocalMeasurer(workload, goal, chosen.name, counts, seed=seed, limit=limit) as local:
+        run = tuning.Search(workload, goal, chosen, strategy, seed, path, about, local, options, stop)
         if run.measured:
             typer.echo(f"{path}: {run.measured} choices of {workload.key} are measured already")
         try:

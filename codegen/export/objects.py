@@ -13,7 +13,7 @@ from typing import Any
 
 import tvm
 
-from .. import ops
+from .. import spaces
 from ..errors import CodegenError
 from ..leaves import lower
 from ..spaces.space import Leaf
@@ -41,9 +41,9 @@ def module(leaves: Iterable[Leaf]) -> tvm.IRModule:
     return tvm.IRModule({symbol: leaf.make() for symbol, leaf in sorted(unique.items())})
 
 
-def compile_module(mod: tvm.IRModule, target: Target) -> tvm.runtime.Executable:
-    """Machine code for a module of leaves."""
-    with tvm.transform.PassContext(config=lower.PASS_CONFIG):
+def compile_module(mod: tvm.IRModule, target: Target, whole: bool = False) -> tvm.runtime.Executable:
+    """Machine code for a module of leaves, or of whole kernels."""
+    with tvm.transform.PassContext(config={} if whole else lower.PASS_CONFIG):
         return tvm.compile(mod, target=target.tvm_target())
 
 
@@ -66,13 +66,14 @@ def compile_leaves(leaves: Iterable[Leaf], target: Target, directory: Path, name
     if known[0] == sources:
         return path
     mod = module(unique.values())
+    whole = any(leaf.whole for leaf in unique.values())
     tir = hashlib.sha256(f"{tvm.__version__} {target} {lower.PASS_CONFIG} {tvm.ir.save_json(mod)}".encode()).hexdigest()
     if known[1] != tir:
         directory.mkdir(parents=True, exist_ok=True)
         stamp.unlink(missing_ok=True)
-        executable = compile_module(mod, target)
+        executable = compile_module(mod, target, whole)
         executable.mod.write_to_file(str(path))
-        symbols.check(path)
+        symbols.check(path, whole)
         path.with_suffix(".ll").write_text(executable.mod.inspect_source("ll"))
     stamp.write_text(f"{sources} {tir}\n")
     return path
@@ -89,14 +90,20 @@ class Group:
 
     op: str
     target: Target
-    choices: Sequence[tuple[Workload, Mapping[str, int]]]
+    choices: Sequence[tuple[Workload, str, Mapping[str, int]]]  # with the name of the space
+    whole: bool = False  # see :class:`.spaces.space.Leaf`
     elsewhere: frozenset[str] = frozenset()
+
+    @property
+    def name(self) -> str:
+        """Of the object."""
+        return f"{self.op}-whole" if self.whole else self.op
 
     def leaves(self) -> list[Leaf]:
         """What goes into the object."""
         found: dict[str, Leaf] = {}
-        for workload, knobs in self.choices:
-            for leaf in ops.load(workload.op).space(workload, self.target).apply(knobs):
+        for workload, space, knobs in self.choices:
+            for leaf in spaces.find(workload, self.target, space).apply(knobs):
                 if leaf.symbol not in self.elsewhere:
                     found.setdefault(leaf.symbol, leaf)
         return list(found.values())
@@ -126,7 +133,7 @@ def compile_groups(groups: Sequence[Group], directory: Path, progress: Callable[
             workers.put(worker)
         if answer["status"] != "ok":
             raise CodegenError(answer["reason"].removeprefix("CodegenError: "))
-        return object_path(directory, group.target, group.op)
+        return object_path(directory, group.target, group.name)
 
     try:
         with ThreadPoolExecutor(len(everyone)) as pool:
@@ -144,16 +151,18 @@ def _request(group: Group, directory: Path) -> dict[str, Any]:
     return {
         "op": group.op,
         "target": group.target.name,
-        "choices": [[workload.key, dict(knobs)] for workload, knobs in group.choices],
+        "choices": [[workload.key, space, dict(knobs)] for workload, space, knobs in group.choices],
+        "whole": group.whole,
         "elsewhere": sorted(group.elsewhere),
         "directory": str(directory),
     }
 
 
 def _answer(request: dict[str, Any]) -> dict[str, Any]:
-    choices = [(Workload.parse(key), knobs) for key, knobs in request["choices"]]
-    group = Group(request["op"], find(request["target"]), choices, frozenset(request["elsewhere"]))
-    compile_leaves(group.leaves(), group.target, Path(request["directory"]), group.op)
+    choices = [(Workload.parse(key), space, knobs) for key, space, knobs in request["choices"]]
+    elsewhere = frozenset(request["elsewhere"])
+    group = Group(request["op"], find(request["target"]), choices, request["whole"], elsewhere)
+    compile_leaves(group.leaves(), group.target, Path(request["directory"]), group.name)
     return {"status": "ok"}
 
 
@@ -167,8 +176,8 @@ def compile_leaf(leaf: Leaf, target: Target, directory: Path) -> Path:
     if not path.exists():
         directory.mkdir(parents=True, exist_ok=True)
         unfinished = directory / f"{leaf.symbol}.unfinished.o"
-        compile_module(module([leaf]), target).mod.write_to_file(str(unfinished))
-        symbols.check(unfinished)
+        compile_module(module([leaf]), target, leaf.whole).mod.write_to_file(str(unfinished))
+        symbols.check(unfinished, leaf.whole)
         unfinished.replace(path)
     return path
 

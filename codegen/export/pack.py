@@ -21,7 +21,25 @@ from .objects import Group, compile_groups
 
 ABI_HEADER = "abi.h"
 # A linker script: a pack keeps all else to itself, so that tvm and other packs in the process may define the same.
-_SYMBOLS = "{ global: tvmops_pack_entry; local: *; };\n"
+_SYMBOLS = "{ global: tvmops_pack_entry; tvmops_pack_serve; local: *; };\n"
+# What whole kernels refer to. The pointers are weak and null in their objects; these, being strong, win.
+_SERVICES = """\
+static const tvmops_services* services;
+int (*__TVMBackendParallelLaunch)(void*, void*, int);
+void* (*__TVMBackendAllocWorkspace)(int, int, uint64_t, int, int);
+int (*__TVMBackendFreeWorkspace)(int, int, void*);
+
+void TVMFFIErrorSetRaisedFromCStrParts(const char* kind, const char** parts, int32_t count) {
+  services->raise(kind, parts, count);
+}
+
+void TVMOPS_PACK_SERVE(const tvmops_services* given) {
+  services = given;
+  __TVMBackendParallelLaunch = given->parallel_launch;
+  __TVMBackendAllocWorkspace = given->alloc_workspace;
+  __TVMBackendFreeWorkspace = given->free_workspace;
+}
+"""
 
 
 @dataclass(frozen=True)
@@ -30,6 +48,7 @@ class PackKernel:
 
     workload: Workload
     target: Target
+    space: str
     driver: str
     knobs: Mapping[str, int]
     params: Mapping[str, int]
@@ -57,12 +76,14 @@ def table(kernels: Sequence[PackKernel]) -> str:
     Raises:
         ValueError: there is no kernel, or they are of several architectures.
     """
-    symbols = sorted({leaf.symbol for k in kernels for leaf in k.leaves})
+    symbols = sorted({leaf.linked for k in kernels for leaf in k.leaves})
     out = [f'#include "{ABI_HEADER}"', ""]
+    if any(leaf.whole for k in kernels for leaf in k.leaves):
+        out.append(_SERVICES)
     out += [f"void {symbol}(void);" for symbol in symbols]
     for i, k in enumerate(kernels):
         out.append(f"\n/* {k.name} */")
-        rows = [f"{{{_c_string(leaf.name)}, {leaf.symbol}}}," for leaf in k.leaves]
+        rows = [f"{{{_c_string(leaf.name)}, {leaf.linked}}}," for leaf in k.leaves]
         out.append(f"static const tvmops_leaf leaves_{i}[] = {{\n  " + "\n  ".join(rows) + "\n};")
         for what, values in (
             ("dims", {n: -1 if v is None else v for n, v in k.workload.dims.items()}),
@@ -110,15 +131,18 @@ def write_sources(kernels: Sequence[PackKernel], directory: Path) -> None:
 
 
 def groups(kernels: Sequence[PackKernel]) -> list[Group]:
-    """The kernels by operator and target. A leaf that two operators share goes into the first's object."""
-    by_place: dict[tuple[str, str], list[PackKernel]] = {}
+    """The kernels by operator and target, whole kernels apart: they are compiled otherwise.
+
+    A leaf that two operators share goes into the first's object.
+    """
+    by_place: dict[tuple[str, str, bool], list[PackKernel]] = {}
     for k in kernels:
-        by_place.setdefault((k.target.name, k.workload.op), []).append(k)
+        by_place.setdefault((k.target.name, k.workload.op, k.leaves[0].whole), []).append(k)
     found, placed = [], {k.target.name: set[str]() for k in kernels}
-    for (target, op), members in by_place.items():
+    for (target, op, whole), members in by_place.items():
         own = {leaf.symbol for k in members for leaf in k.leaves}
-        choices = [(k.workload, k.knobs) for k in members]
-        found.append(Group(op, members[0].target, choices, frozenset(own & placed[target])))
+        choices = [(k.workload, k.space, k.knobs) for k in members]
+        found.append(Group(op, members[0].target, choices, whole, frozenset(own & placed[target])))
         placed[target] |= own
     return [group for group in found if group.leaves()]
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from .. import ops
+from .. import ops, spaces
 from ..errors import CodegenError
 from ..records import SHIPPED, store
 from ..spaces.space import Choice, broken
@@ -55,13 +55,13 @@ def kernel(workload: Workload, target: Target, record: store.Record | None, knob
     Raises:
         CodegenError: the knobs are not in the space, or the record's plan has another size.
     """
-    space = ops.load(workload.op).space(workload, target)
+    space = spaces.find(workload, target, record.space if record else None)
     if record is None or knobs:
         choice = {**(record.knobs if record else space.default()), **(knobs or {})}
         problems = broken(space, choice)
         if problems:
             raise CodegenError(f"not a choice of {workload.key} on {target.name}, as this does not hold: {problems[0]}")
-        return PackKernel(workload, target, space.driver, choice, space.params(choice), space.apply(choice))
+        return PackKernel(workload, target, space.name, space.driver, choice, space.params(choice), space.apply(choice))
     problems = broken(space, record.knobs)
     if problems:
         raise CodegenError(
@@ -75,7 +75,7 @@ def kernel(workload: Workload, target: Target, record: store.Record | None, knob
         )
     about = {"record": {k: v for k, v in asdict(record).items() if k not in _LEFT_OUT and v is not None}}
     leaves, params = space.apply(record.knobs), space.params(record.knobs)
-    return PackKernel(workload, target, space.driver, record.knobs, params, leaves, routes, about)
+    return PackKernel(workload, target, space.name, space.driver, record.knobs, params, leaves, routes, about)
 
 
 def kernels(targets: Iterable[Target], directories: Sequence[Path] = ()) -> list[PackKernel]:

@@ -9,6 +9,18 @@ from ..errors import CodegenError
 
 # A compiler may call these for a loop that copies or clears; every C library has them.
 ALLOWED = frozenset({"memcpy", "memset"})
+# A whole kernel calls, besides, what its pack gets from the extension, and the C library's mathematics.
+SERVICES = frozenset(
+    {
+        "TVMFFIErrorSetRaisedFromCStrParts",
+        "__TVMBackendAllocWorkspace",
+        "__TVMBackendFreeWorkspace",
+        "__TVMBackendParallelLaunch",
+    }
+)
+_NAMES = "acos acosh asin asinh atan atan2 atanh ceil cos cosh erf exp exp10 exp2 fabs floor fma fmax fmin fmod hypot"
+_NAMES += " ldexp log log10 log1p log2 nearbyint pow rint round sin sinh sqrt tan tanh trunc"
+LIBM = frozenset(name + suffix for name in _NAMES.split() for suffix in ("", "f"))
 
 _SYMTAB = 2
 
@@ -42,13 +54,15 @@ def undefined(path: Path) -> set[str]:
         raise CodegenError(f"{path} is not a whole ELF object: {error}") from None
 
 
-def check(path: Path) -> None:
-    """Refuses an object that needs more than a leaf may.
+def check(path: Path, whole: bool = False) -> None:
+    """Refuses an object that needs more than a leaf, or a whole kernel, may.
 
     Raises:
         CodegenError: it does, or it is no ELF object.
     """
-    foreign = sorted(undefined(path) - ALLOWED)
+    foreign = sorted(undefined(path) - ALLOWED - (SERVICES | LIBM if whole else frozenset()))
+    if foreign and whole:
+        raise CodegenError(f"{path}: a kernel needs {', '.join(foreign)} from outside")
     if foreign:
         raise CodegenError(
             f"{path}: a leaf needs {', '.join(foreign)} from outside; only memcpy and memset are allowed"

@@ -5,18 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from .. import ops
+from .. import spaces
 from ..export import objects, pack
-from ..spaces.space import Choice
+from ..spaces.space import Choice, Space
 from ..target import Target, find
 from ..worker import serve
 from ..workload import Workload
 
 
-def build(workload: Workload, target: Target, choice: Choice, directory: Path) -> Path:
+def build(workload: Workload, target: Target, space: Space, choice: Choice, directory: Path) -> Path:
     """The pack of a candidate, in ``directory``. Leaves that an earlier candidate had are not compiled again."""
-    space = ops.load(workload.op).space(workload, target)
-    kernel = pack.PackKernel(workload, target, space.driver, choice, space.params(choice), space.apply(choice))
+    kernel = pack.PackKernel(
+        workload, target, space.name, space.driver, choice, space.params(choice), space.apply(choice)
+    )
     compiled = {objects.compile_leaf(leaf, target, directory / "leaves") for leaf in kernel.leaves}
     pack.write_sources([kernel], directory)
     return pack.link(directory, directory / "candidate.so", compiled)
@@ -24,7 +25,8 @@ def build(workload: Workload, target: Target, choice: Choice, directory: Path) -
 
 def _answer(request: dict[str, Any]) -> dict[str, Any]:
     workload, target = Workload.parse(request["workload"]), find(request["target"])
-    return {"status": "ok", "pack": str(build(workload, target, request["knobs"], Path(request["directory"])))}
+    space = spaces.find(workload, target, request["space"])
+    return {"status": "ok", "pack": str(build(workload, target, space, request["knobs"], Path(request["directory"])))}
 
 
 if __name__ == "__main__":

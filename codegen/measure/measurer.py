@@ -89,13 +89,14 @@ class LocalMeasurer:
         self,
         workload: Workload,
         target: Target,
+        space: str,
         threads: Sequence[int],
         *,
         seed: int = 0,
         limit: float = MEASURE_LIMIT,
         build: Callable[[Choice], Path] | None = None,
     ) -> None:
-        self._workload, self._target = workload, target
+        self._workload, self._target, self._space = workload, target, space
         self._threads, self._seed, self._limit = sorted(set(threads)), seed, limit
         self._directory = tempfile.TemporaryDirectory(prefix="tvmops-")
         self._builder = Worker(f"{_PACKAGE}.build")
@@ -137,7 +138,12 @@ class LocalMeasurer:
             judge.close()
 
     def _build_apart(self, choice: Choice) -> Path:
-        request = {"workload": self._workload.key, "target": self._target.name, "knobs": dict(choice)}
+        request = {
+            "workload": self._workload.key,
+            "target": self._target.name,
+            "space": self._space,
+            "knobs": dict(choice),
+        }
         answer = self._builder.call({**request, "directory": self._directory.name}, BUILD_LIMIT)
         if answer["status"] != "ok":
             raise WorkerError(answer["status"], f"build: {answer['reason']}")

@@ -6,7 +6,8 @@ A file of one operator has the members below; that of a family has ``OPERATORS``
 - ``inputs(workload, sizes, seed)``: float arrays to run it on.
 - ``reference(*inputs)``: the result in float64; ``aten(*inputs)``: the result of PyTorch, on tensors.
 - ``flops(sizes)``, ``bytes(sizes)``: the arithmetic, and the memory traffic if everything is touched once.
-- ``space(workload, target)``: the schedules it may take.
+- ``space(workload, target)``: the schedules it may take; without it, and for sizes that it is not for, a space is
+  derived from the definition (see ``spaces``).
 - ``workloads()``: those worth shipping.
 
 TVM is imported by ``definition`` and ``space`` alone, so that a process that only measures does without it.
@@ -101,10 +102,16 @@ def check(workload: Workload) -> Workload:
         )
     if workload.attrs:
         raise CodegenError(f"{workload.op} has no attribute {next(iter(workload.attrs))!r}")
-    patterns = {_pattern(w) for w in load(workload.op).workloads()}
-    if _pattern(workload) not in patterns:
+    if not has_kernel(workload) and None in workload.dims.values():
+        patterns = {_pattern(w) for w in shipped_ones} | {"all static"}
         raise CodegenError(f"{workload.key}: kernels of {workload.op} have {' or '.join(sorted(patterns))}")
     return workload
+
+
+def has_kernel(workload: Workload) -> bool:
+    """Whether the operator's own space makes kernels for these dimensions. With static ones there are other spaces."""
+    operator = load(workload.op)
+    return hasattr(operator, "space") and _pattern(workload) in {_pattern(w) for w in operator.workloads()}
 
 
 def _pattern(workload: Workload) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import jinja2
 
-from .. import ops
+from .. import ops, spaces
 from ..errors import CodegenError
 from ..records import store
 from ..spaces.space import Space, broken
@@ -142,7 +142,7 @@ def _space(group: Group) -> Space | None:
     """The space as it is now; None for an operator or a target that this version does not know."""
     try:
         workload = ops.check(Workload.parse(group.workload))
-        return ops.load(workload.op).space(workload, find(group.target))
+        return spaces.find(workload, find(group.target), group.records[0].space)
     except CodegenError:
         return None
 

@@ -24,11 +24,20 @@ class Knob:
 
 @dataclass(frozen=True)
 class Leaf:
-    """A leaf kernel: its name within a kernel, its symbol (a function of what it is made from), and how it is made."""
+    """A leaf kernel: its name within a kernel, its symbol (a function of what it is made from), and how it is made.
+
+    ``whole``: not a leaf but a whole kernel, with TVM's calling convention.
+    """
 
     name: str
     symbol: str
     make: Callable[[], tirx.PrimFunc]
+    whole: bool = False
+
+    @property
+    def linked(self) -> str:
+        """The name that a linker knows it by."""
+        return f"__tvm_ffi_{self.symbol}" if self.whole else self.symbol
 
 
 class Space(Protocol):

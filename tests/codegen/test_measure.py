@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import tvmops
-from codegen import ops
+from codegen import ops, spaces
 from codegen.export import pack
 from codegen.measure import build as building
 from codegen.measure.measurer import LocalMeasurer, this_machine
@@ -34,7 +34,9 @@ def directory(tmp_path_factory) -> Path:
 
 def here(workload: Workload, target: str, directory: Path) -> Callable[[Choice], Path]:
     """Builds without a helper process."""
-    return lambda choice: building.build(workload, find(target), choice, directory / target)
+    return lambda choice: building.build(
+        workload, find(target), spaces.find(workload, find(target)), choice, directory / target
+    )
 
 
 def sabotaged(target: str, directory: Path, body: str) -> Callable[[Choice], Path]:
@@ -71,7 +73,7 @@ def test_a_sound_candidate_is_ok(directory, name, key):
         pytest.skip(f"this machine does not run {name}")
     workload = Workload.parse(key)
     choice = ops.load(workload.op).space(workload, find(name)).default()
-    with LocalMeasurer(workload, find(name), [1], build=here(workload, name, directory)) as measurer:
+    with LocalMeasurer(workload, find(name), "gemm", [1], build=here(workload, name, directory)) as measurer:
         outcome = measurer.measure(choice, rounds=1)
     assert (outcome.status, outcome.reason) == ("ok", None)
     assert outcome.points
@@ -86,7 +88,9 @@ def test_a_sound_candidate_is_ok(directory, name, key):
 def test_a_bad_candidate_costs_only_itself(target, directory, body, status, reason):
     choice = space(target).default()
     limit = 5 if status == "hung" else 60
-    with LocalMeasurer(WORKLOAD, find(target), [1], build=sabotaged(target, directory, body), limit=limit) as measurer:
+    with LocalMeasurer(
+        WORKLOAD, find(target), "gemm", [1], build=sabotaged(target, directory, body), limit=limit
+    ) as measurer:
         outcome = measurer.measure(choice, rounds=1)
     assert outcome.status == status
     assert reason in outcome.reason
@@ -95,7 +99,7 @@ def test_a_bad_candidate_costs_only_itself(target, directory, body, status, reas
 
 def test_a_candidate_that_cannot_be_built_is_a_failure(target):
     choice = space(target).default()
-    with LocalMeasurer(WORKLOAD, find(target), [1]) as measurer:
+    with LocalMeasurer(WORKLOAD, find(target), "gemm", [1]) as measurer:
         outcome = measurer.measure({k: v for k, v in choice.items() if k != "mr"})
     assert (outcome.status, outcome.reason) == ("failed", "build: KeyError: 'mr'")
 
