@@ -61,6 +61,7 @@ int64_t plan_size(const tvmops_kernel& kernel) {
   if (kernel.driver == std::string_view("reduce")) return drivers::rows_plan_size(false);
   if (kernel.driver == std::string_view("rows")) return drivers::rows_plan_size(drivers::RowsKernel(kernel).by_size());
   if (kernel.driver == std::string_view("scan")) return drivers::scan_plan_size();
+  if (kernel.driver == std::string_view("whole")) return 1;
   return drivers::plan_size(positive("N") && positive("K"));
 }
 

@@ -4,12 +4,14 @@
 
 #include "ops/choice.h"
 #include "ops/packed_weights.h"
+#include "python/bound_kernel.h"
 #include "python/fast_calls.h"
 #include "runtime/cpu_features.h"
 #include "runtime/error.h"
 #include "runtime/limits.h"
 #include "runtime/pack.h"
 #include "runtime/registry.h"
+#include "runtime/scratch.h"
 
 namespace py = pybind11;
 using namespace tvmops;
@@ -92,5 +94,7 @@ PYBIND11_MODULE(_C, m) {
   m.def("start_recording", &ops::start_recording);
   m.def("stop_recording", &take_decisions);
   m.def("release_packed_weights", &ops::release_packed_weights, py::arg("all") = false);
+  m.def("scratch_bytes", [] { return runtime::AlignedBuffer::held().load(); });
   python::add_fast_calls(m.ptr());
+  python::add_bound_kernel(m);
 }

@@ -61,6 +61,19 @@ typedef struct {
 
 const tvmops_pack* TVMOPS_PACK_ENTRY(void);
 
+/* What a whole kernel (TVM's own calling convention, parallel loops and workspaces of its own) needs of its host. A
+ * pack that holds any has a second entry point, TVMOPS_PACK_SERVE, which is called once, before its kernels are. */
+typedef struct {
+  int (*parallel_launch)(void* task, void* closure, int num_task);
+  void* (*alloc_workspace)(int device_type, int device_id, uint64_t bytes, int dtype_code, int dtype_bits);
+  int (*free_workspace)(int device_type, int device_id, void* workspace);
+  void (*raise)(const char* kind, const char** parts, int32_t count);
+} tvmops_services;
+
+#define TVMOPS_PACK_SERVE tvmops_pack_serve
+#define TVMOPS_PACK_SERVE_NAME "tvmops_pack_serve"
+void TVMOPS_PACK_SERVE(const tvmops_services* services);
+
 #ifdef __cplusplus
 }
 #endif

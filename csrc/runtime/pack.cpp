@@ -15,6 +15,7 @@
 
 #include "runtime/cpu_features.h"
 #include "runtime/error.h"
+#include "runtime/shim.h"
 
 namespace tvmops::runtime {
 
@@ -148,6 +149,9 @@ bool load_pack(const std::string& path, Registry& registry) {
   if (entry == nullptr) {
     throw Error("pack " + file + ": it has no entry point " + TVMOPS_PACK_ENTRY_NAME + ", so it is not a kernel pack");
   }
+  using Serve = decltype(&TVMOPS_PACK_SERVE);
+  const auto serve = reinterpret_cast<Serve>(dlsym(raw, TVMOPS_PACK_SERVE_NAME));
+  if (serve != nullptr) serve(&services());
   return registry.add(entry(), file, std::move(handle));
 }
 

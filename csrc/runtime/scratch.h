@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <array>
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
@@ -42,6 +43,7 @@ class AlignedBuffer {
       // Advice: where the kernel has no huge pages, nothing is lost.
       (void)madvise(data_, bytes / page * page, MADV_HUGEPAGE);
     }
+    held().fetch_add(static_cast<int64_t>(bytes), std::memory_order_relaxed);
   }
 
   AlignedBuffer(AlignedBuffer&& other) noexcept
@@ -52,7 +54,17 @@ class AlignedBuffer {
     std::swap(size_, taken.size_);
     return *this;
   }
-  ~AlignedBuffer() { std::free(data_); }
+  ~AlignedBuffer() {
+    if (data_ == nullptr) return;
+    held().fetch_sub(static_cast<int64_t>(size_), std::memory_order_relaxed);
+    std::free(data_);
+  }
+
+  // Bytes in all buffers of the process.
+  static std::atomic<int64_t>& held() {
+    static std::atomic<int64_t> bytes{0};
+    return bytes;
+  }
 
   void* data() const { return data_; }
   size_t size() const { return size_; }

@@ -182,7 +182,16 @@ void raise_parts(const char* kind, const char** parts, int32_t count) noexcept {
   }
 }
 
+int launch_of_pack(void* task, void* closure, int num_task) {
+  return parallel_launch(reinterpret_cast<TaskFunction>(task), closure, num_task);
+}
+
 }  // namespace
+
+const tvmops_services& services() {
+  static const tvmops_services given = {launch_of_pack, alloc_workspace, free_workspace, raise_parts};
+  return given;
+}
 
 // Constant-initialised, so that they are right before any constructor runs. The objects define the pointers as weak and
 // zero; these, being strong, win, and being hidden, make the linker keep them inside this library.

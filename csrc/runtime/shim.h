@@ -7,6 +7,7 @@
 #include <initializer_list>
 #include <string>
 
+#include "runtime/abi.h"
 #include "runtime/parallel.h"
 
 namespace tvmops::runtime {
@@ -60,6 +61,9 @@ ffi::Tensor float32_tensor(void* data, int64_t* shape, int32_t ndim);
 // Calls a whole kernel. Throws Error, naming the kernel and giving its message, if it reports one.
 void call_packed(const std::string& name, PackedFunction function, ffi::Tensor* const* tensors, int32_t count);
 void call_packed(const std::string& name, PackedFunction function, std::initializer_list<ffi::Tensor*> tensors);
+
+// The same for the whole kernels of packs, which are handed these functions when they are loaded.
+const tvmops_services& services();
 
 // What whole kernels run their parallel loops with; null (as at the start) means in the calling thread. The struct must
 // live on. Set it before the first call.
