@@ -1,6 +1,6 @@
 """The extension, built from csrc/."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -53,3 +53,9 @@ def set_operators(namespace: Any) -> None: ...
 
 # Every row of csrc/ops/pointwise_table.h, by name.
 def __getattr__(name: str) -> Callable[..., Tensor]: ...
+
+def scratch_bytes() -> int: ...
+
+class BoundKernel:
+    def __init__(self, name: str, tensors: Sequence[Tensor]) -> None: ...
+    def __call__(self) -> None: ...

@@ -35,6 +35,7 @@ class Case:
     routes: tuple[int, ...] = (PLANNED,)
     floor: float = ERROR_FLOOR
     recorded: bool = True  # its error is the candidate's
+    explained: bool = True  # ``tvmops.explain`` can tell that the candidate serves it
 
 
 def ratio(one: Case) -> float:

@@ -20,7 +20,7 @@ from tvmops import _C
 
 from ..worker import serve
 from ..workload import Workload
-from . import gemm, rotary, rows, scan
+from . import gemm, rotary, rows, scan, whole
 from .case import Case
 from .plan import measure_plan
 
@@ -31,7 +31,7 @@ SAMPLE = 1e-3
 
 
 # By driver: what is checked and timed.
-FAMILIES: dict[str, Any] = {"gemm": gemm, "reduce": rows, "rotary": rotary, "rows": rows, "scan": scan}
+FAMILIES: dict[str, Any] = {"gemm": gemm, "reduce": rows, "rotary": rotary, "rows": rows, "scan": scan, "whole": whole}
 
 
 class WrongError(Exception):
@@ -64,8 +64,8 @@ def check(cases: Iterable[Case], threads: Sequence[int]) -> tuple[float, float]:
     worst = (0.0, 0.0)
     for case in cases:
         assert case.exact is not None
-        served = tvmops.explain(case.ours)
-        if not served or any(decision.kernel is None for decision in served):
+        served = tvmops.explain(case.ours) if case.explained else ()
+        if case.explained and (not served or any(decision.kernel is None for decision in served)):
             raise RuntimeError(
                 f"no kernel serves {_name(case)}: {served[0].reason if served else 'nothing was called'}"
             )

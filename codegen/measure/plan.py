@@ -7,7 +7,7 @@ from typing import Any
 
 from tvmops import _calibrate
 
-from . import rotary, rows, scan
+from . import rotary, rows, scan, whole
 
 # A shipped plan is for everyone: it takes more time than a user's own calibration, and looks at both ends of a bucket.
 SECONDS = 0.008
@@ -23,6 +23,6 @@ def measure_plan(kernel: dict[str, Any], threads: Sequence[int]) -> dict[str, An
         verdict = _calibrate.measure_plan(kernel["name"], seconds=SECONDS, thorough=True)
         routes, ratios = list(verdict.plan), list(verdict.ratios)
     else:
-        family = {"rotary": rotary, "scan": scan}.get(kernel["driver"], rows)
+        family = {"rotary": rotary, "scan": scan, "whole": whole}.get(kernel["driver"], rows)
         routes, ratios = family.plan(kernel, threads)
     return {"plan": "".join(f"{route:x}" for route in routes), "ratios": [r or None for r in ratios]}

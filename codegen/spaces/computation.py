@@ -6,8 +6,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import tvm
+import tvm_ffi
 from tvm import s_tir, tirx
-from tvm.tirx import stmt_functor
+from tvm.ir.prim import expr
 
 SPATIAL, REDUCTION = 0, 2  # of tirx.IterVar
 
@@ -80,17 +82,17 @@ def stages(function: tirx.PrimFunc) -> list[Stage]:
     """The stages of a function, in order."""
     schedule = s_tir.Schedule(function)
     blocks = [schedule.get(b) for b in schedule.get_child_blocks(schedule.get_sblock("root"))]
-    makers = {region.buffer: block.name_hint for block in blocks for region in block.writes}
-    outputs = set(function.buffer_map.values())
+    makers = {region.source: block.name_hint for block in blocks for region in block.writes}
+    outputs = set(function.params)
     found = []
     for block in blocks:
         axes = tuple(Axis(v.var.name, int(v.dom.extent), v.iter_type != SPATIAL) for v in block.iter_vars)
         reads = tuple(_read(region, makers) for region in block.reads)
-        written = [region.buffer for region in block.writes]
+        written = [region.source for region in block.writes]
         consumers = tuple(
             other.name_hint
             for other in blocks
-            if other is not block and any(region.buffer in written for region in other.reads)
+            if other is not block and any(region.source in written for region in other.reads)
         )
         output = any(buffer in outputs for buffer in written)
         found.append(
@@ -99,22 +101,13 @@ def stages(function: tirx.PrimFunc) -> list[Stage]:
     return found
 
 
-def _read(region: tirx.BufferRegion, makers: dict[tirx.Buffer, str]) -> Read:
-    dimensions: list[list[tirx.Var]] = []
+def _read(region: tvm.ir.TensorRegion, makers: dict[tirx.Var, str]) -> Read:
+    found: list[tirx.Var] = []
     for dimension in region.region:
-        names: list[tirx.Var] = []
-        stmt_functor.post_order_visit(
-            dimension.min, lambda node, names=names: names.append(node) if isinstance(node, tirx.Var) else None
-        )
-        dimensions.append(names)
-    axes = tuple(
-        d.min.name if isinstance(d.min, tirx.Var) and int(d.extent) == 1 else None
-        for d in region.region
-        if not isinstance(d.extent, tirx.Var)
-    )
-    touched = frozenset(v.name for names in dimensions for v in names)
-    shape = tuple(int(extent) for extent in region.buffer.shape)
-    return Read(region.buffer.name, makers.get(region.buffer), axes, touched, shape)
+        tvm_ffi.structural_walk(dimension.min, (tirx.Var, found.append))
+    axes = tuple(d.min.name if isinstance(d.min, tirx.Var) and int(d.extent) == 1 else None for d in region.region)
+    shape = tuple(int(extent) for extent in region.source.shape)
+    return Read(region.source.name, makers.get(region.source), axes, frozenset(v.name for v in found), shape)
 
 
 def _operations(body: tirx.Stmt) -> int:
@@ -123,20 +116,18 @@ def _operations(body: tirx.Stmt) -> int:
 
     def visit(node: object) -> None:
         nonlocal count
-        if isinstance(node, tirx.Call):
+        if isinstance(node, (tvm.ir.Call, expr.Div)):
             count += 4
-        elif isinstance(node, (tirx.Div, tirx.Mod)):
-            count += 4
-        elif isinstance(node, tirx.expr.BinaryOpExpr):
+        elif isinstance(node, expr.BinaryOpExpr):
             count += 1
 
-    stmt_functor.post_order_visit(body, visit)
+    tvm_ffi.structural_walk(body, visit)
     return count
 
 
 def _combiner(body: tirx.Stmt) -> str | None:
     value = getattr(body, "value", None)
-    return type(value).__name__ if isinstance(value, (tirx.Add, tirx.Max, tirx.Min)) else None
+    return type(value).__name__ if isinstance(value, (expr.Add, expr.Max, expr.Min)) else None
 
 
 def divisors(extent: int) -> tuple[int, ...]:

@@ -17,6 +17,8 @@ from .constraints import Choice, Constraint
 from .space import Knob, Leaf
 
 MAIN = "main"
+# Of tensors, by the number that the params of a kernel tell. ``measure/whole.py`` has the same in PyTorch.
+DTYPES = ("float32", "bfloat16", "float16", "float64", "int64", "int32", "int8", "uint8")
 
 
 class WholeSpace:
@@ -57,9 +59,14 @@ class WholeSpace:
         raise NotImplementedError
 
     def params(self, choice: Choice) -> dict[str, int]:
-        """How many tensors the kernel takes, and how many of them, the last, it writes."""
+        """How many tensors the kernel takes, how many of them, the last, it writes, and what they are like."""
         inputs = sum(isinstance(t.op, te.PlaceholderOp) for t in self.definition)
-        return {"arguments": len(self.definition), "outputs": len(self.definition) - inputs}
+        out = {"arguments": len(self.definition), "outputs": len(self.definition) - inputs}
+        for i, tensor in enumerate(self.definition):
+            out[f"dtype{i}"] = DTYPES.index(str(tvm.DataType(tensor.dtype)))
+            out[f"ndim{i}"] = len(tensor.shape)
+            out |= {f"size{i}_{d}": int(size) for d, size in enumerate(tensor.shape)}
+        return out
 
     def apply(self, choice: Choice) -> list[Leaf]:
         """The kernel of a choice."""

@@ -12,6 +12,7 @@
 #include "ops/common.h"
 #include "runtime/error.h"
 #include "runtime/registry.h"
+#include "runtime/scratch.h"
 #include "runtime/shim.h"
 
 namespace py = pybind11;
@@ -42,6 +43,8 @@ class BoundKernel {
       const at::Tensor& t = THPVariable_Unpack(object.ptr());
       if (!t.device().is_cpu() || t.layout() != at::kStrided || !t.is_contiguous())
         throw Error("kernel " + name + " can be bound to contiguous CPU tensors alone");
+      if (reinterpret_cast<uintptr_t>(t.data_ptr()) % runtime::kAlignment != 0)
+        throw Error("kernel " + name + " needs tensors aligned to " + std::to_string(runtime::kAlignment) + " bytes");
       kept_.push_back(t);
       shapes_.push_back(t.sizes().vec());
     }
