@@ -1,4 +1,4 @@
-"""Judges a candidate, in a process of its own: ``python -m codegen.measure.child``. No TVM here.
+"""Judges a candidate, in a process that is for it alone (``forkserver``). No TVM here.
 
 The environment variable ``TVMOPS_TARGET`` holds the candidate's target, so that no kernel of a higher one serves.
 """
@@ -18,7 +18,6 @@ from torch import Tensor
 import tvmops
 from tvmops import _C
 
-from ..worker import serve
 from ..workload import Workload
 from . import gemm, rotary, rows, scan
 from .case import Case
@@ -144,13 +143,21 @@ def measure(request: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _answer(request: dict[str, Any]) -> dict[str, Any]:
+def warm_up() -> None:
+    """Sets up what torch sets up at the first use, for all forks of this process; starts no thread."""
+    count = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with torch.no_grad():
+        x = torch.ones(4, 4)
+        relative_error(x @ x + x, x.double())
+        torch.nn.functional.linear(x, x, x[0])
+    torch.set_num_threads(count)
+
+
+def answer(request: dict[str, Any]) -> dict[str, Any]:
+    """What a request asks for: ``about``, ``plan`` or ``measure``."""
     if request["what"] == "about":
         return about()
     if request["what"] == "plan":
         return {"status": "ok", **measure_plan(load(request), request["threads"])}
     return measure(request)
-
-
-if __name__ == "__main__":
-    serve(_answer)

@@ -1,25 +1,28 @@
-"""One trial after the other: build, check, time."""
+"""Trials: build, check, time. A batch is built first, several at a time; then one after the other is judged."""
 
 from __future__ import annotations
 
 import math
+import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-import tvm
-
 from ..errors import CodegenError
 from ..spaces.space import Choice
 from ..target import Target
-from ..worker import Worker, WorkerError
+from ..worker import WorkerError
 from ..workload import Workload
+from .builders import BUILD_LIMIT, Builders
+from .local import LocalRunner
+from .runner import Machine, Runner
 
-_PACKAGE = __name__.rpartition(".")[0]
-# Seconds that a candidate may take to be built, and to be checked and timed.
-BUILD_LIMIT, MEASURE_LIMIT = 120.0, 300.0
+__all__ = ["BUILD_LIMIT", "LocalMeasurer", "Machine", "Measurer", "Outcome", "this_machine"]
+
+# Seconds that a candidate may take to be checked and timed.
+MEASURE_LIMIT = 300.0
 PLAN_LIMIT = 3600.0  # the plan of a kernel for all sizes has hundreds of buckets
 ROUNDS = 5
 
@@ -43,18 +46,16 @@ class Outcome:
 
 
 class Measurer(Protocol):
-    """Tells of a choice what it is worth."""
+    """Tells of choices what they are worth. Never raises for what a candidate does."""
 
     def measure(self, choice: Choice, rounds: int = ROUNDS) -> Outcome:
-        """Never raises for what a candidate does."""
+        """What became of one choice."""
 
+    def measure_all(self, choices: Sequence[Choice], rounds: int = ROUNDS) -> Iterator[Outcome]:
+        """What became of each, in order, and as soon as it is known. Nothing is built while something is timed."""
 
-@dataclass(frozen=True)
-class Machine:
-    """Where measurements are taken."""
-
-    about: dict[str, Any]  # as in a record
-    targets: tuple[str, ...]  # that it runs, the best first
+    def plan(self, choice: Choice) -> dict[str, Any]:
+        """``status``, and ``plan`` and ``ratios`` or ``reason``; see ``measure/plan.py``."""
 
 
 def this_machine() -> Machine:
@@ -63,27 +64,24 @@ def this_machine() -> Machine:
     Raises:
         CodegenError: tvmops can't be imported.
     """
-    worker = Worker(f"{_PACKAGE}.child")
+    runner = LocalRunner()
     try:
-        answer = worker.call({"what": "about"}, MEASURE_LIMIT)
-    except WorkerError as error:
-        raise CodegenError(f"tvmops can't be imported here, build the extension first: {error}") from None
+        return runner.about()
     finally:
-        worker.close()
-    return Machine({**answer["machine"], "tvm": tvm.__version__}, tuple(answer["targets"]))
-
-
-def child(target: Target) -> Worker:
-    """A process that judges candidates: ``child.py``.
-
-    Only the target's own kernels may serve calls there; what the user set for their own models does not count.
-    """
-    env = {"TVMOPS_TARGET": target.name, "TVMOPS_MODE": "", "TVMOPS_PACK_PATH": "", "TVMOPS_CALIBRATION": "off"}
-    return Worker(f"{_PACKAGE}.child", env)
+        runner.close()
 
 
 class LocalMeasurer:
-    """Measures on this machine. A context manager: leaving it ends the helpers and removes what they built."""
+    """Builds here and judges by a runner. A context manager: leaving it ends the helpers and removes what they built.
+
+    Args:
+        space: the name of the space, see ``codegen/spaces``.
+        threads: the thread counts to time with.
+        seed: of the data.
+        limit: seconds that checking and timing one choice may take.
+        build: makes the pack of a choice, in this process; by default helper processes do.
+        runner: runs the candidates, and is closed with the measurer; by default on this machine.
+    """
 
     def __init__(
         self,
@@ -95,56 +93,74 @@ class LocalMeasurer:
         seed: int = 0,
         limit: float = MEASURE_LIMIT,
         build: Callable[[Choice], Path] | None = None,
+        runner: Runner | None = None,
     ) -> None:
-        self._workload, self._target, self._space = workload, target, space
-        self._threads, self._seed, self._limit = sorted(set(threads)), seed, limit
+        self._workload, self._limit = workload, limit
+        self._common = {"workload": workload.key, "seed": seed, "threads": sorted(set(threads))}
         self._directory = tempfile.TemporaryDirectory(prefix="tvmops-")
-        self._builder = Worker(f"{_PACKAGE}.build")
-        self._build = build or self._build_apart
+        self._builders = Builders(workload, target, space, Path(self._directory.name))
+        self._build = build
+        self._runner = runner or LocalRunner(target)
 
     def __enter__(self) -> LocalMeasurer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._builder.close()
+        self._builders.close()
+        self._runner.close()
         self._directory.cleanup()
 
     def measure(self, choice: Choice, rounds: int = ROUNDS) -> Outcome:
         """Builds, checks and times a choice; whatever goes wrong with it is its status."""
+        (outcome,) = self.measure_all([choice], rounds)
+        return outcome
+
+    def measure_all(self, choices: Sequence[Choice], rounds: int = ROUNDS) -> Iterator[Outcome]:
+        """Builds all choices, then judges one after the other, and yields each outcome as soon as it is known.
+
+        Raises:
+            CodegenError: the runner can't go on.
+        """
+        for choice, pack in zip(choices, self._packs(choices), strict=True):
+            yield self._judge(choice, pack, rounds)
+            self._discard(pack)
+
+    def plan(self, choice: Choice) -> dict[str, Any]:
+        """The answer of the child about the plan of a choice: ``status``, and ``plan`` and ``ratios`` or ``reason``."""
+        (pack,) = self._packs([choice])
         try:
-            answer = self._ask({"what": "measure", "rounds": rounds}, choice, self._limit)
+            if isinstance(pack, WorkerError):
+                raise pack
+            return self._runner.run(pack, {"what": "plan", "knobs": dict(choice), **self._common}, PLAN_LIMIT)
+        except WorkerError as error:
+            return {"status": error.status, "reason": str(error)}
+        finally:
+            self._discard(pack)
+
+    def _judge(self, choice: Choice, pack: Path | WorkerError, rounds: int) -> Outcome:
+        try:
+            if isinstance(pack, WorkerError):
+                raise pack
+            request = {"what": "measure", "rounds": rounds, "knobs": dict(choice), **self._common}
+            answer = self._runner.run(pack, request, self._limit)
         except WorkerError as error:
             return Outcome(error.status, str(error))
-        except CodegenError as error:
-            return Outcome("failed", str(error))
         if answer["status"] == "ok" and not math.isfinite(answer["seconds"]):
             return Outcome("failed", "no time was measured")
         return Outcome(**answer)
 
-    def plan(self, choice: Choice) -> dict[str, Any]:
-        """The answer of the child about the plan of a choice: ``status``, and ``plan`` and ``ratios`` or ``reason``."""
-        try:
-            return self._ask({"what": "plan"}, choice, PLAN_LIMIT)
-        except WorkerError as error:
-            return {"status": error.status, "reason": str(error)}
+    def _packs(self, choices: Sequence[Choice]) -> list[Path | WorkerError]:
+        if self._build is None:
+            return self._builders.build(choices)
+        packs: list[Path | WorkerError] = []
+        for choice in choices:
+            try:
+                packs.append(self._build(choice))
+            except CodegenError as error:
+                packs.append(WorkerError("failed", f"build: {error}"))
+        return packs
 
-    def _ask(self, request: dict[str, Any], choice: Choice, limit: float) -> dict[str, Any]:
-        pack = self._build(choice)
-        judge = child(self._target)  # a fresh one: what a candidate breaks is gone with it
-        try:
-            common = {"workload": self._workload.key, "knobs": dict(choice), "pack": str(pack), "seed": self._seed}
-            return judge.call({**request, **common, "threads": self._threads}, limit)
-        finally:
-            judge.close()
-
-    def _build_apart(self, choice: Choice) -> Path:
-        request = {
-            "workload": self._workload.key,
-            "target": self._target.name,
-            "space": self._space,
-            "knobs": dict(choice),
-        }
-        answer = self._builder.call({**request, "directory": self._directory.name}, BUILD_LIMIT)
-        if answer["status"] != "ok":
-            raise WorkerError(answer["status"], f"build: {answer['reason']}")
-        return Path(answer["pack"])
+    def _discard(self, pack: Path | WorkerError) -> None:
+        """A search makes thousands of packs; only the leaves are of further use."""
+        if self._build is None and isinstance(pack, Path):
+            shutil.rmtree(pack.parent, ignore_errors=True)
