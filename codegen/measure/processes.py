@@ -29,8 +29,10 @@ def adopt_orphans() -> None:
 
 
 def children() -> list[int]:
-    """The children of this process, those among them that have ended and were not waited for."""
+    """The children of this process, those among them that have ended and were not waited for. It has one thread."""
     me, found = os.getpid(), []
+    with contextlib.suppress(OSError):  # a kernel may be without this file
+        return [int(pid) for pid in Path(f"/proc/self/task/{me}/children").read_text().split()]
     for entry in os.listdir("/proc"):
         if entry.isdigit():
             with contextlib.suppress(OSError):
