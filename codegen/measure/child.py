@@ -159,6 +159,8 @@ def warm_up() -> None:
         x = torch.ones(4, 4)
         relative_error(x @ x + x, x.double())
         torch.nn.functional.linear(x, x, x[0])
+        with tvmops.mode("off"):
+            tvmops.explain(tvmops.linear, x, x, x[0])
     torch.set_num_threads(count)
 
 

@@ -25,19 +25,19 @@ NEW = (
 )
 # By name: what the micro-kernels do, what is recorded, a part of the reason, and how many there are.
 BODIES = {
-    "segfault": (CRASH, "crashed", "SIGSEGV", 260),
+    "segfault": (CRASH, "crashed", "SIGSEGV", 300),
     "abort": ("abort();", "crashed", "SIGABRT", 50),
-    "endless": (HANG, "hung", "no answer within 0.2 s", 30),
-    "stopped": ("raise(SIGSTOP);", "hung", "no answer within 0.2 s", 10),
+    "endless": (HANG, "hung", "no answer within 0.1 s", 20),
+    "stopped": ("raise(SIGSTOP);", "hung", "no answer within 0.1 s", 10),
     "deaf": ("for (int i = 1; i < 65; i++) signal(i, SIG_IGN); for (;;) pause();", "hung", "no answer", 10),
-    "50 GB": (NEW, "exhausted", "memory", 100),
+    "50 GB": (NEW, "exhausted", "bad_alloc", 100),
     "50 GB or null": ("*(volatile char*)malloc(50ul << 30) = 1;", "crashed", "SIGSEGV", 20),
     "wrong": (NOTHING, "wrong", "relative error", 250),
     "exit": ("exit(3);", "failed", "exit status 3", 80),
     "silent exit": ("_exit(0);", "failed", "exit status 0", 40),
     "closed": ("for (int i = 0; i < 4096; i++) close(i);", "failed", "exit status 1", 40),
-    "parent": ("kill(getppid(), SIGKILL); for (;;) pause();", "crashed", "the process that had started it", 15),
-    "parent's group": ("kill(-getpgid(getppid()), SIGKILL); for (;;) pause();", "crashed", "that had started it", 15),
+    "parent": ("kill(getppid(), SIGKILL); for (;;) pause();", "crashed", "the process that had started it", 10),
+    "parent's group": ("kill(-getpgid(getppid()), SIGKILL); for (;;) pause();", "crashed", "that had started it", 10),
     "own group": ("kill(0, SIGKILL); for (;;) pause();", "crashed", "SIGKILL", 30),
     "forks": (FORK + " " + CRASH, "crashed", "SIGSEGV", 20),
 }
@@ -46,7 +46,7 @@ LOADING = {
     "prints": 'for (int i = 0; i < 1 << 21; i++) puts("a line of text"); fflush(stdout);',
     "leaves children": FORK,
 }
-SOUND, EACH = 20, 7
+SOUND, EACH = 12, 4
 
 
 class Impatient:
@@ -57,7 +57,7 @@ class Impatient:
         self.about, self.close = runner.about, runner.close
 
     def run(self, pack: Path, request, limit: float):
-        return self._runner.run(pack, request, 0.2 if pack.stem in ("endless", "stopped", "deaf") else limit)
+        return self._runner.run(pack, request, 0.1 if pack.stem in ("endless", "stopped", "deaf") else limit)
 
 
 @pytest.fixture(scope="module")
