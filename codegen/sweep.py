@@ -10,7 +10,8 @@ from typing import Any
 
 from .errors import CodegenError
 from .export import pack, selection
-from .measure.measurer import MEASURE_LIMIT, PLAN_LIMIT, child
+from .measure.local import LocalRunner
+from .measure.measurer import MEASURE_LIMIT, PLAN_LIMIT
 from .records import store
 from .target import Target
 from .tune import rounded
@@ -28,9 +29,9 @@ def sweep(
     threads: Sequence[int],
     report: Callable[[store.Record], None],
 ) -> None:
-    """Checks and times the kernel of each workload and measures its plan, in one process for all; records each.
+    """Checks and times the kernel of each workload and measures its plan, each in a process of its own; records each.
 
-    A kernel that brings the process down is recorded so, and the next one gets a new process.
+    A kernel that brings its process down is recorded so.
 
     Raises:
         CodegenError: the kernels can't be built, or a record can't be written.
@@ -42,15 +43,15 @@ def sweep(
     with tempfile.TemporaryDirectory(prefix="tvmops-") as directory:
         pack.export(kernels, Path(directory))
         library = pack.link(Path(directory), Path(directory) / "candidates.so")
-        worker = child(target)
+        runner = LocalRunner(target)
         try:
             for kernel in kernels:
                 common: dict[str, Any] = {"workload": kernel.workload.key, "knobs": dict(kernel.knobs)}
-                common["pack"] = str(library)
                 common |= {"seed": 0, "threads": sorted(set(threads))}
                 try:
-                    answer = worker.call({"what": "measure", "rounds": SWEEP_ROUNDS, **common}, MEASURE_LIMIT)
-                    planned = worker.call({"what": "plan", **common}, PLAN_LIMIT) if answer["status"] == "ok" else {}
+                    answer = runner.run(library, {"what": "measure", "rounds": SWEEP_ROUNDS, **common}, MEASURE_LIMIT)
+                    plan = {"what": "plan", **common}
+                    planned = runner.run(library, plan, PLAN_LIMIT) if answer["status"] == "ok" else {}
                 except WorkerError as error:
                     answer, planned = {"status": error.status, "reason": str(error)}, {}
                 if planned.get("status", "ok") != "ok":
@@ -72,4 +73,4 @@ def sweep(
                 store.append(path, record)
                 report(record)
         finally:
-            worker.close()
+            runner.close()

@@ -29,10 +29,15 @@ class WorkerError(RuntimeError):
 
 
 class Worker:
-    """Runs ``python -m module``, which calls :func:`serve`, and restarts it after it died."""
+    """Runs ``python -m module``, which calls :func:`serve`, and restarts it after it died.
 
-    def __init__(self, module: str, env: Mapping[str, str] | None = None) -> None:
-        self._module = module
+    Args:
+        env: environment variables for it, besides this process's.
+        grace: seconds that it has, once no request can come any more, to end by itself.
+    """
+
+    def __init__(self, module: str, env: Mapping[str, str] | None = None, grace: float = 0.0) -> None:
+        self._module, self._grace = module, grace
         self._env = {**os.environ, **(env or {})}
         self._env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
         self._process: subprocess.Popen[bytes] | None = None
@@ -67,15 +72,30 @@ class Worker:
         answer: dict[str, Any] = json.loads(line)
         return answer
 
+    def ready(self, limit: float) -> None:
+        """Starts the process if it does not run, and waits until it can answer at once.
+
+        Raises:
+            WorkerError: it took longer than ``limit`` seconds, or the process died.
+        """
+        if self._process is None or self._process.poll() is not None:
+            self.close()
+            self.call({"what": "ready"}, limit)
+
     def close(self) -> None:
         """Ends the process."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            for stream in (self._process.stdin, self._process.stdout):
-                with contextlib.suppress(OSError):
-                    stream and stream.close()
-            self._process = None
+        process, self._process = self._process, None
+        if process is None:
+            return
+        with contextlib.suppress(OSError):
+            process.stdin and process.stdin.close()
+        if self._grace:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(self._grace)
+        process.kill()
+        process.wait()
+        with contextlib.suppress(OSError):
+            process.stdout and process.stdout.close()
 
     def _start(self) -> subprocess.Popen[bytes]:
         self._errors.seek(0)

@@ -175,7 +175,7 @@ def compile_leaf(leaf: Leaf, target: Target, directory: Path) -> Path:
     path = directory / f"{leaf.symbol}.o"
     if not path.exists():
         directory.mkdir(parents=True, exist_ok=True)
-        unfinished = directory / f"{leaf.symbol}.unfinished.o"
+        unfinished = directory / f"{leaf.symbol}.{os.getpid()}.unfinished.o"  # others may compile the same now
         compile_module(module([leaf]), target, leaf.whole).mod.write_to_file(str(unfinished))
         symbols.check(unfinished, leaf.whole)
         unfinished.replace(path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 FORMAT = 1
-STATUSES = ("ok", "wrong", "crashed", "hung", "failed")
+STATUSES = ("ok", "wrong", "crashed", "hung", "exhausted", "failed")
 
 _seconds = {"type": "number", "exclusiveMinimum": 0}
 _size = {"type": "integer", "minimum": 1}
@@ -55,6 +55,11 @@ SCHEMA: dict[str, Any] = {
                 "additionalProperties": False,
             },
         },
+        "spread": {"type": "number", "minimum": 0},
+        "noisy": {"type": "boolean"},
+        "workspace_bytes": {"type": "integer", "minimum": 0},
+        "code_bytes": {"type": "integer", "minimum": 0},
+        "joules": {"type": "number", "exclusiveMinimum": 0},
         "error": {"type": "number", "minimum": 0},
         "aten_error": {"type": "number", "minimum": 0},
         "machine": {

@@ -49,6 +49,11 @@ class Record:
     points: list[dict[str, Any]] = field(default_factory=list)  # what was timed: sizes, threads, both times
     error: float | None = None  # relative Frobenius error against float64, the worst of the checks
     aten_error: float | None = None  # of ATen, in the same check
+    spread: float | None = None  # of the samples: interquartile range over median, typical of the points
+    noisy: bool | None = None  # True: the machine was found to have changed while the search went on
+    workspace_bytes: int | None = None  # memory that is kept between calls
+    code_bytes: int | None = None  # machine code
+    joules: float | None = None  # a call, geometric mean over points, where the machine tells
     plan: str | None = None  # the route by size bucket, one hexadecimal digit each; None: not measured
     ratios: list[float | None] | None = None  # ATen's time over the kernel's by size bucket, where measured
 

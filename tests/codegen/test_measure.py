@@ -1,24 +1,16 @@
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import tvmops
-from codegen import ops, spaces
-from codegen.export import pack
-from codegen.measure import build as building
+from codegen import ops
 from codegen.measure.measurer import LocalMeasurer, this_machine
-from codegen.spaces.space import Choice
 from codegen.target import TARGETS, find
 from codegen.worker import Worker, WorkerError
 from codegen.workload import Workload
-
-WORKLOAD = Workload.parse("linear(float32;M=*,N=40,K=24)")
-CRASH = "*(volatile int*)0 = 0;"
-HANG = "for (volatile int i = 0;; i++);"
-NOTHING = ""
+from tests.codegen.sabotage import CRASH, HANG, NOTHING, WORKLOAD, here, sabotaged
 
 
 @pytest.fixture(scope="module")
@@ -30,30 +22,6 @@ def target() -> str:
 def directory(tmp_path_factory) -> Path:
     """Leaves that one test compiled are there for the next."""
     return tmp_path_factory.mktemp("candidates")
-
-
-def here(workload: Workload, target: str, directory: Path) -> Callable[[Choice], Path]:
-    """Builds without a helper process."""
-    return lambda choice: building.build(
-        workload, find(target), spaces.find(workload, find(target)), choice, directory / target
-    )
-
-
-def sabotaged(target: str, directory: Path, body: str) -> Callable[[Choice], Path]:
-    """Builds a candidate whose micro-kernels are a C function of that body."""
-
-    def build(choice: Choice) -> Path:
-        pack_directory = here(WORKLOAD, target, directory)(choice).parent
-        source = pack_directory / "pack.c"
-        text = source.read_text()
-        tiles = [leaf.symbol for leaf in space(target).apply(choice) if leaf.name.startswith("tile.")]
-        for symbol in tiles:
-            text = text.replace(f", {symbol}}}", ", sabotaged}")
-        assert text.count("sabotaged") == len(tiles)
-        source.write_text(f"static void sabotaged(void) {{ {body} }}\n{text}")
-        return pack.link(pack_directory, pack_directory / "sabotaged.so", (pack_directory / "leaves").glob("*.o"))
-
-    return build
 
 
 def space(target: str):

@@ -165,6 +165,22 @@ def _append_many(path: Path, seed: int, count: int) -> None:
         store.append(path, replace(RECORD, seed=seed, trial=trial))
 
 
+def test_a_full_disk_is_one_sentence():
+    with pytest.raises(CodegenError, match=r"^can't write the record to /dev/full: No space left on device$"):
+        store.append(Path("/dev/full"), RECORD)
+
+
+def test_a_record_tells_more_than_time(path):
+    more = replace(RECORD, spread=0.01, noisy=True, workspace_bytes=0, code_bytes=4096, joules=1e-3)
+    out_of_memory = replace(FAILED, status="exhausted", reason="MemoryError")
+    for record in (more, out_of_memory, RECORD):
+        store.append(path, record)
+    assert store.read(path, strict=True) == [more, out_of_memory, RECORD]
+    assert "joules" not in RECORD.to_json()
+    with pytest.raises(CodegenError, match="code_bytes: -1"):
+        store.append(path, replace(RECORD, code_bytes=-1))
+
+
 def test_searches_can_share_a_file(path):
     context = multiprocessing.get_context("fork")
     processes = [context.Process(target=_append_many, args=(path, seed, 40)) for seed in range(4)]
