@@ -15,6 +15,7 @@ the same random numbers again: TVM's states can't be saved, and its threads shar
 from __future__ import annotations
 
 import logging
+import os
 import random
 from collections import deque
 from typing import TYPE_CHECKING
@@ -58,7 +59,7 @@ class TvmEvolution(Explorer):
             CodegenError: XGBoost is not installed.
         """
         super().__init__(space, seed)
-        threads = ms.utils.cpu_count(logical=False)
+        threads = os.cpu_count() or 1
         try:
             self._cost_model = cost_model or ms.CostModel.create("xgb", num_tuning_cores=threads, tree_method="auto")
         except ModuleNotFoundError as error:
@@ -104,7 +105,11 @@ class TvmEvolution(Explorer):
             return
         self._batches += 1
         for candidate in batch:
-            choice = self.space.choice_of(candidate.sch)
+            try:
+                choice = self.space.choice_of(candidate.sch)
+            except CodegenError as error:  # a mutator did what no knob stands for
+                logger.warning("a candidate of TVM's search is left out: %s", error)
+                continue
             self._candidates[identity(choice)] = candidate
             self._queue.append(choice)
 

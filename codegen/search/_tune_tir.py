@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import time
 from pathlib import Path
 
@@ -42,8 +43,9 @@ def tune_default(
     tvm_target = space.context().target
     importlib.import_module("tvm.s_tir.tensor_intrin")  # takes half a minute, which is not the search's
     importlib.import_module("xgboost")
+    cores = os.cpu_count() or 1  # TVM would count physical ones, with psutil
     start = time.perf_counter()
-    database = ms.tune_tir(space.function, tvm_target, str(work_dir), trials, seed=seed)
+    database = ms.tune_tir(space.function, tvm_target, str(work_dir), trials, num_tuning_cores=cores, seed=seed)
     seconds = time.perf_counter() - start
     lines = (work_dir / "database_tuning_record.json").read_text().splitlines()
     # A line is the number of the workload and its record: trace, times, target, arguments.

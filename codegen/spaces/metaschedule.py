@@ -1,14 +1,15 @@
 """TVM's own design space of a computation on CPU: what MetaSchedule searches, as knobs and constraints.
 
 ``PostOrderApply`` with the default rules for LLVM targets makes sketches of the TE definition; a choice is a sketch
-and a value for each of its random decisions, and equal choices are equal schedules: knobs that the sketch does not ask
-for have one value. Sketches that decide the same share knobs. All sketches are kept; TVM makes 1 of an elementwise
-operator, 3 of a matrix product, 3 for each reduction of a normalization's two. The possible locations of
-blocks depend on tiles and are found by trying; a sketch with too many combinations (``sketches.MOST_PATTERNS``) takes
-them as wishes, which TVM rounds to what is possible, so that unequal choices may be equal schedules there.
+and a value for each of its random decisions. Knobs that the sketch does not ask for have one value, so that equal
+schedules are equal choices; sketches that decide the same share knobs. All sketches are kept: TVM makes 1 of an
+elementwise operator, 3 of a matrix product or a softmax, 9 of a layer norm. Where blocks can be computed depends on
+tiles and is found by trying. A sketch with too many combinations of these (``sketches.MOST_PATTERNS``) takes locations
+as wishes, which TVM rounds to what is possible: there, unequal choices may be equal schedules. So may choices that
+differ in ``parallel``, a bound: two bounds between which no product of outer loops lies do the same. The largest, 16
+iterations for each core of this machine, is TVM's default.
 
-The outermost loops are cut for the cores of this machine, as MetaSchedule does it. Shao et al., "Tensor Program
-Optimization with Probabilistic Programs", NeurIPS 2022.
+Shao et al., "Tensor Program Optimization with Probabilistic Programs", NeurIPS 2022.
 """
 
 from __future__ import annotations

@@ -2,12 +2,16 @@
 
 A sketch is a program of schedule instructions. Some of them sample: ``SamplePerfectTile`` splits a loop into factors,
 ``SampleCategorical`` picks one of some candidates, ``SampleComputeLocation`` picks the loop at which a block is
-computed. Each is named here after what it decides, so that sketches that decide the same have knobs in common.
+computed. One more decision is not sampled, but MetaSchedule mutates it: how many iterations may run in parallel, the
+value of an annotation. Each is named here after what it decides, so that sketches that decide the same have knobs in
+common.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -15,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import tvm
 from tvm import s_tir
+from tvm.s_tir.schedule import Instruction
 
 from .constraints import Choice, Domains
 
@@ -22,6 +27,7 @@ if TYPE_CHECKING:
     from ortools.sat.python import cp_model
 
 TILE, CATEGORY, LOCATION = "SamplePerfectTile", "SampleCategorical", "SampleComputeLocation"
+PARALLEL, _KEY = "Annotate", "meta_schedule.parallel"
 # A block is computed at no loop of its consumer.
 ROOT = -1
 # What a block is computed at depends on which tiles have one iteration. A sketch with more combinations of these takes
@@ -33,7 +39,7 @@ _FAR = 1 << 20
 
 @dataclass(frozen=True)
 class Sampling:
-    """A sampling instruction: its place in the trace, its knobs, and the values that each may take."""
+    """An instruction that decides: its place in the trace, its knobs, and the values that each may take."""
 
     at: int
     kind: str
@@ -45,7 +51,7 @@ class Sampling:
         """What its knobs are worth where no sketch asks for them."""
         if self.kind == TILE:
             return (max(self.values[0]), *(1 for _ in self.knobs[1:]))
-        return (ROOT,) if self.kind == LOCATION else (0,)
+        return {LOCATION: (ROOT,), CATEGORY: (0,), PARALLEL: (max(self.values[0]),)}[self.kind]
 
     def renamed(self, suffix: str) -> Sampling:
         """With other names."""
@@ -107,12 +113,19 @@ class Sketch:
         Raises:
             tvm.s_tir.ScheduleError: an instruction does not apply.
         """
+        instructions = list(self.instructions)
         decisions: dict[Any, Any] = {}
         for sampling in self.samplings:
             values = [choice[name] for name in sampling.knobs]
-            decisions[self.instructions[sampling.at]] = values if sampling.kind == TILE else values[0]
+            instruction = instructions[sampling.at]
+            if sampling.kind == PARALLEL:
+                instructions[sampling.at] = Instruction(
+                    instruction.kind, [instruction.inputs[0], values[0]], instruction.attrs, instruction.outputs
+                )
+            else:
+                decisions[instruction] = values if sampling.kind == TILE else values[0]
         schedule = s_tir.Schedule(self.mod, seed=1)
-        s_tir.Trace(self.instructions, decisions).apply_to_schedule(schedule, remove_postproc=True)
+        s_tir.Trace(instructions, decisions).apply_to_schedule(schedule, remove_postproc=True)
         return schedule
 
     def values(self, trace: s_tir.Trace) -> dict[str, int]:
@@ -120,7 +133,8 @@ class Sketch:
         taken = trace.decisions
         found: dict[str, int] = {}
         for sampling in self.samplings:
-            decision = taken[trace.insts[sampling.at]]
+            instruction = trace.insts[sampling.at]
+            decision = instruction.inputs[1] if sampling.kind == PARALLEL else taken[instruction]
             values = list(decision) if sampling.kind == TILE else [decision]
             found.update(zip(sampling.knobs, map(int, values), strict=True))
         return found
@@ -190,6 +204,15 @@ class Sketch:
             yield got
             asked = got - 1
 
+    def _limits(self, most: int) -> tuple[int, ...]:
+        """Numbers of iterations that outer loops can have together, and the one that is the most allowed."""
+        schedule = s_tir.Schedule(self.mod)
+        totals = [
+            math.prod(int(schedule.get(loop).extent) for loop in schedule.get_loops(block))
+            for block in schedule.get_child_blocks(schedule.get_sblock("root"))
+        ]
+        return tuple(n for n in range(1, most + 1) if n == most or any(total % n == 0 for total in totals))
+
     def _samplings(self) -> list[Sampling]:
         schedule = s_tir.Schedule(self.mod, seed=1)
         found: list[Sampling] = []
@@ -225,6 +248,9 @@ class Sketch:
                 block = schedule.get(inputs[0]).name_hint
                 meaning = f"loop of the consumer at which {block} is computed; -1: none, -2: inlined"
                 found.append(Sampling(at, kind, (unique(f"{block}_at"),), ((ROOT,),), meaning))
+            elif kind == PARALLEL and attrs[0] == _KEY:
+                meaning = "outer loops run in parallel as far as they have together no more iterations"
+                found.append(Sampling(at, kind, (unique("parallel"),), (self._limits(int(inputs[1])),), meaning))
             elif kind.startswith("Sample"):
                 raise ValueError(f"no knobs are known for {kind}")
             return decision
@@ -235,7 +261,7 @@ class Sketch:
 
 def signature(trace: s_tir.Trace) -> str:
     """What a trace does apart from its decisions."""
-    return str(s_tir.Trace(trace.insts, {}))
+    return re.sub(rf'(ann_key="{_KEY}", ann_val=)\d+', r"\1", str(s_tir.Trace(trace.insts, {})))
 
 
 def _annotated(following: Sequence[Any], sampled: Any) -> str:
