@@ -5,8 +5,8 @@ are TVM's defaults, those of ``tune_tir``. A score, the factor by which a choice
 its reciprocal, as the model and the database only compare times of one workload; a score of 0 is a failed run.
 
 TVM hands out batches of up to 64 candidates. They are proposed one after the other, and when all of a batch are, TVM is
-told what was observed and asked for the next. What is known already is left out. Where TVM has nothing more to offer,
-random choices stand in.
+told what was observed and asked for the next. What is known already is left out. After a batch in which all was known,
+where TVM would try four more, random choices stand in: little is left.
 
 A search that resumes shows TVM all trials, so that they seed its populations and its cost model, but it does not draw
 the same random numbers again: TVM's states can't be saved, and its threads share them out as they come.
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 
 # TVM counts trials; the search ends elsewhere.
 ENDLESS = 1 << 30
-# So many batches in a row of which everything was known mean that little is left.
-KNOWN_BATCHES = 5
 # What TVM records for a run that failed.
 FAILED_SECONDS = 1e10
 
@@ -80,31 +78,29 @@ class TvmEvolution(Explorer):
         self._candidates: dict[tuple[tuple[str, int], ...], ms.MeasureCandidate] = {}
         self._untold: list[Trial] = []
         self._batches = 0
-        self._ended = False
+        self._useful = True  # the last batch had something that was not known
 
     def _pick(self, rng: random.Random) -> Choice | None:
-        for _ in range(KNOWN_BATCHES):
+        while True:
             while self._queue:
                 choice = self._queue.popleft()
                 if self.is_fresh(choice):
+                    self._useful = True
                     return choice
-            if self._ended:
+            if not self._useful:
                 return None
             self._tell()
             self._ask()
-        return None
 
     def _learn(self, trial: Trial, rng: random.Random) -> None:
         self._untold.append(trial)
 
     def _ask(self) -> None:
         """The next batch of TVM's."""
-        batch = self._context.generate_measure_candidates()
-        if batch is None:
-            self._ended = True
-            return
         self._batches += 1
-        for candidate in batch:
+        self._useful = False
+        # None where TVM finds no population.
+        for candidate in self._context.generate_measure_candidates() or ():
             try:
                 choice = self.space.choice_of(candidate.sch)
             except CodegenError as error:  # a mutator did what no knob stands for
