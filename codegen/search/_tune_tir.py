@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import json
-import os
 import time
 from pathlib import Path
 
@@ -26,16 +25,20 @@ def tune_default(
     """Tunes a workload of static sizes with all defaults of TVM's.
 
     Candidates are built and run in processes that TVM starts, which take ``TVM_NUM_THREADS`` from this one's
-    environment; TVM builds as many at a time as the machine has cores, and runs one at a time. ``work_dir``, which must
-    be new or empty, gets TVM's database and logs.
+    environment; TVM builds as many at a time as the machine has cores, and runs one at a time. Each of these processes
+    imports TVM with the intrinsics of all architectures, and a build has 30 s, imports included: on a busy machine the
+    first builds run out of time and count as failed. ``work_dir``, which must be new or empty, gets TVM's database and
+    logs.
 
     Returns:
         The seconds it took, without imports; of each trial, in order, the median of its times in seconds, infinite for
         one that failed; the best schedule, None if all failed. TVM may hand out fewer trials than it is asked for.
 
     Raises:
-        CodegenError: a dimension is symbolic, or ``work_dir`` holds something.
+        CodegenError: a dimension is symbolic, psutil is missing, or ``work_dir`` holds something.
     """
+    if importlib.util.find_spec("psutil") is None:
+        raise CodegenError("TVM's tune_tir needs psutil: pip install psutil")
     work_dir.mkdir(parents=True, exist_ok=True)
     if any(work_dir.iterdir()):
         raise CodegenError(f"{work_dir} is not empty: TVM would take what is there for earlier results")
@@ -43,9 +46,8 @@ def tune_default(
     tvm_target = space.context().target
     importlib.import_module("tvm.s_tir.tensor_intrin")  # takes half a minute, which is not the search's
     importlib.import_module("xgboost")
-    cores = os.cpu_count() or 1  # TVM would count physical ones, with psutil
     start = time.perf_counter()
-    database = ms.tune_tir(space.function, tvm_target, str(work_dir), trials, num_tuning_cores=cores, seed=seed)
+    database = ms.tune_tir(space.function, tvm_target, str(work_dir), trials, seed=seed)
     seconds = time.perf_counter() - start
     lines = (work_dir / "database_tuning_record.json").read_text().splitlines()
     # A line is the number of the workload and its record: trace, times, target, arguments.

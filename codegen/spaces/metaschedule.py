@@ -46,8 +46,9 @@ class MetaScheduleSpace(WholeSpace):
     def __init__(self, workload: Workload, target: Target) -> None:
         super().__init__(workload, target)
         self._context = self.context()
-        # Decisions are not what a sketch is about, but some are needed to look into it.
         traces = [schedule.trace.simplified(True) for schedule in self._context.generate_design_space()]
+        # A sketch's number depends on nothing but what the sketches do: records name it.
+        traces.sort(key=lambda trace: (len(trace.insts), signature(trace)))
         self.sketches = [Sketch(self._context.mod, trace) for trace in traces]
         self._by_signature = {sketch.signature: i for i, sketch in enumerate(self.sketches)}
         self._samplings = self._shared()
