@@ -34,7 +34,15 @@ def score_of_few(choice: dict[str, int]) -> float:
 
 
 def test_names_have_hyphens() -> None:
-    assert set(ALL) == {"annealing", "constrained-genetic", "exhaustive", "genetic", "qlearning", "random"}
+    assert set(ALL) == {
+        "annealing",
+        "constrained-genetic",
+        "exhaustive",
+        "genetic",
+        "metaschedule",
+        "qlearning",
+        "random",
+    }
 
 
 def test_options_are_passed_on_to_those_that_take_them() -> None:
