@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 from ..records.schema import STATUSES
-from ..records.store import Record
 from .analysis import Curve, best_so_far, curves
 from .collect import Group
 
@@ -22,7 +21,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P")
 GREY, GRID = "#666666", "#dddddd"
 DPI = 110
 # Of a strategy's name in a legend; more would leave no room for the data.
-LONGEST = 24
+LONGEST = 34
 
 
 def literal(text: str) -> str:
@@ -62,7 +61,8 @@ def ratio_axis(axes: Axes, values: Sequence[float]) -> None:
 def draw(group: Group, path: Path) -> None:
     """Writes the PNG at ``path``."""
     trials, runs = group.trials, group.runs
-    failed = [s for s in STATUSES if s != "ok" and any(r.status == s for r in trials)]
+    seen = dict.fromkeys(r.status for r in trials)
+    failed = [s for s in dict.fromkeys([*STATUSES, *seen]) if s != "ok" and s in seen]
     strip = 0.22 * len(failed)
     figure = new_figure(12 if len(runs) > 1 else 9, 4.4 + strip, group, "Trials")
     grid = figure.add_gridspec(1, 2, width_ratios=(3, 2)) if len(runs) > 1 else figure.add_gridspec(1, 1)
@@ -70,7 +70,7 @@ def draw(group: Group, path: Path) -> None:
         inner = grid[0, 0].subgridspec(2, 1, height_ratios=(3.2, strip), hspace=0.02)
         above, bottom = figure.add_subplot(inner[0]), figure.add_subplot(inner[1])
         above.tick_params(labelbottom=False)
-        _failures(bottom, trials, failed)
+        _failures(bottom, group, failed)
     else:
         above = bottom = figure.add_subplot(grid[0, 0])
     _trials(above, group)
@@ -83,8 +83,8 @@ def draw(group: Group, path: Path) -> None:
     figure.savefig(path)
 
 
-def _strategies_of(trials: Sequence[Record]) -> list[str]:
-    return list(dict.fromkeys(r.strategy for r in trials))
+def _strategies_of(group: Group) -> list[str]:
+    return list(dict.fromkeys(map(group.name_of, group.trials)))
 
 
 def _named(strategy: str) -> str:
@@ -98,11 +98,12 @@ def _look(strategies: Sequence[str], strategy: str) -> tuple[str, str]:
 
 def _trials(axes: Axes, group: Group) -> None:
     trials = group.trials
-    strategies = _strategies_of(trials)
+    names = [group.name_of(r) for r in trials]
+    strategies = _strategies_of(group)
     size = 26 if len(trials) < 80 else 12
     for strategy in strategies:
         colour, marker = _look(strategies, strategy)
-        places = [(i, r.ratio) for i, r in enumerate(trials, 1) if r.ratio and r.strategy == strategy]
+        places = [(i, r.ratio) for i, r in enumerate(trials, 1) if r.ratio and names[i - 1] == strategy]
         label = _named(strategy) if places else None
         xs, ys = [x for x, _ in places], [y for _, y in places]
         axes.scatter(xs, ys, size, color=colour, marker=marker, alpha=0.8, linewidths=0, label=label, zorder=2)
@@ -132,11 +133,12 @@ def _trials(axes: Axes, group: Group) -> None:
         axes.text(0.5, 0.6, "no trial was ok", transform=axes.transAxes, ha="center", color=GREY)
 
 
-def _failures(axes: Axes, trials: Sequence[Record], failed: Sequence[str]) -> None:
-    strategies = _strategies_of(trials)
+def _failures(axes: Axes, group: Group, failed: Sequence[str]) -> None:
+    trials, strategies = group.trials, _strategies_of(group)
+    names = [group.name_of(r) for r in trials]
     for row, status in enumerate(failed):
         for strategy in strategies:
-            places = [i for i, r in enumerate(trials, 1) if r.status == status and r.strategy == strategy]
+            places = [i for i, r in enumerate(trials, 1) if r.status == status and names[i - 1] == strategy]
             axes.scatter(places, [row] * len(places), 40, color=_look(strategies, strategy)[0], marker="|")
     counts = [f"{status} ({sum(r.status == status for r in trials)})" for status in failed]
     axes.set_yticks(range(len(failed)), counts, fontsize=8)
