@@ -51,9 +51,10 @@ def study_of(group: Group, name: str, space: Space | None) -> tuple[Study, dict[
         for model in models.all_models():
             if model != "none":  # it ranks nothing
                 _judge(study, model, features, np.asarray(scores))
+    title = name if len(group.spaces) > 1 else ""
     return study, {
-        "importance": partial(bars.draw_importance, group, importance),
-        "calibration": partial(bars.draw_calibration, group, found),
+        "importance": partial(bars.draw_importance, group, importance, space=title),
+        "calibration": partial(bars.draw_calibration, group, found, space=title),
     }
 
 
