@@ -246,6 +246,7 @@ def main(
     size: Annotated[int, typer.Option(help="Rows and columns of A, B and C; a multiple of the tiles.")] = 1024,
     rounds: Annotated[int, typer.Option(min=2, help="Rounds of timing.")] = 15,
     seconds: Annotated[float, typer.Option(min=0, help="That a step may be timed at each number of threads.")] = 1.0,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print the tables as Markdown.")] = False,
     json_path: Annotated[Path | None, typer.Option("--json", help="Also write the results to this file.")] = None,
 ) -> None:
     """Climb from the naive matrix product to the tuned one, and time every step against torch.matmul."""
@@ -259,8 +260,11 @@ def main(
     after = schedules.fma_peaks(threads)
     peaks = {count: max(before[count], after[count]) for count in threads}
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
-    console.print(changes(rows, size))
-    console.print(speeds(rows, size, threads, peaks))
+    for table in (changes(rows, size), speeds(rows, size, threads, peaks)):
+        if as_markdown:
+            print(schedules.markdown(table), end="\n\n")
+        else:
+            console.print(table)
     peak_text = ", ".join(f"{peaks[count]:.0f} GFLOP/s at {count}" for count in threads)
     console.print(f"{cpu_name()}, {native().name}, torch {torch.__version__}; FMA peak measured now: {peak_text}.")
     console.print(

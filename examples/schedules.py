@@ -15,6 +15,7 @@ os.environ.setdefault("TVM_THREAD_POOL_SPIN_COUNT", "0")
 import numpy as np
 import torch
 import tvm
+from rich.table import Table
 from tvm import s_tir
 
 import tvmops
@@ -22,7 +23,7 @@ from benchmarks import timing
 from codegen.commands import _common
 from codegen.target import Target
 
-# A call that takes longer is timed alone and a few times only.
+# Seconds: a call that takes longer is a sample by itself.
 SLOW = 0.1
 
 Scheduler = Callable[[s_tir.Schedule], None]
@@ -116,19 +117,32 @@ def time_in_turns(calls: Mapping[str, Callable[[], object]], rounds: int, second
     Args:
         calls: by name.
         rounds: how often each is timed at most.
-        seconds: that a call may take in all; a slow one takes part in the first rounds only, twice at least.
+        seconds: that a call may take in all; a slow one takes part in the first rounds only, in one at least.
 
     Returns:
         Median and quartiles in seconds a call.
     """
-    inner = {}
-    for name, call in calls.items():
-        slow = timing.sample(call, 1) > SLOW * 1e9  # it has to be called once anyhow: the first call is not typical
-        inner[name] = 1 if slow else timing.inner_count(call, 0.005e9)
+    inner: dict[str, int] = {}
     taken: dict[str, list[float]] = {name: [] for name in calls}
+    for name, call in calls.items():
+        first = timing.sample(call, 1) / 1e9
+        if first > SLOW:  # then what is slower about a first call does not count
+            inner[name] = 1
+            taken[name].append(first)
+        else:
+            inner[name] = timing.inner_count(call, 0.005e9)
     for turn in range(rounds):
         for name in timing.order(list(calls), turn):
             spent = sum(taken[name]) * inner[name]
-            if turn < 2 or spent + inner[name] * taken[name][0] <= seconds:
+            if turn == 0 or spent + inner[name] * taken[name][0] <= seconds:
                 taken[name].append(timing.sample(calls[name], inner[name]) / inner[name] / 1e9)
     return {name: timing.Spread.of(values) for name, values in taken.items()}
+
+
+def markdown(table: Table) -> str:
+    """A table of ``rich`` as one of Markdown, its title above."""
+    headers = [str(column.header).replace("\n", ", ") for column in table.columns]
+    marks = ["---:" if column.justify == "right" else "---" for column in table.columns]
+    rows = zip(*(map(str, column.cells) for column in table.columns), strict=True)
+    lines = [" | ".join(cells) for cells in (headers, marks, *rows)]
+    return "\n".join([f"{table.title}:", "", *(f"| {line} |" for line in lines)])

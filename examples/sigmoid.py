@@ -191,6 +191,7 @@ def main(
     size: Annotated[int, typer.Option(help="Numbers; a multiple of what the schedules take at a time.")] = 64 * 1024,
     rounds: Annotated[int, typer.Option(min=2, help="Rounds of timing.")] = 21,
     seconds: Annotated[float, typer.Option(min=0, help="That each may be timed at each number of threads.")] = 1.0,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print the tables as Markdown.")] = False,
     json_path: Annotated[Path | None, typer.Option("--json", help="Also write the results to this file.")] = None,
 ) -> None:
     """Show that no schedule helps a sigmoid which calls expf, why, and what does help."""
@@ -202,7 +203,11 @@ def main(
     threads = sorted({1, torch.get_num_threads()})
     rows = measure(size, threads, rounds, seconds)
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
-    console.print(table(rows, size, threads))
+    shown = table(rows, size, threads)
+    if as_markdown:
+        print(sharing.markdown(shown), end="\n\n")
+    else:
+        console.print(shown)
     serial = next(row for row in rows if row.definition == "te.exp" and row.schedule == "serial").seconds[1]
     libm, polynomial = (best(rows, name, 1) for name in DEFINITIONS)
     console.print(f"At 1 thread the best schedule of te.exp takes {libm / serial:.2f} of the time of the serial one;")

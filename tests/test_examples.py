@@ -61,6 +61,11 @@ def test_the_ladder_is_measured_checked_and_told():
     changes, speeds = matmul_ladder.changes(rows, 64), matmul_ladder.speeds(rows, 64, [1], {1: 100.0})
     assert changes.row_count == speeds.row_count == 8
     assert list(speeds.columns[4].cells)[-1] == "1.000"
+    told = schedules.markdown(speeds).splitlines()
+    assert told[2] == "| step | 1 thread, ms | 1 thread, GFLOP/s | 1 thread, of peak | 1 thread, x torch |"
+    assert told[3] == "| --- | ---: | ---: | ---: | ---: |"
+    assert len(told) == 12
+    assert told[-1].startswith("| torch.matmul | ")
 
 
 @pytest.mark.parametrize("size", [0, -64, 48])
