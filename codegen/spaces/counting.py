@@ -5,6 +5,9 @@ is counted by itself. A part with more choices than can be listed is estimated b
 Backtrack Programs", 1975: a random walk down the tree of partial choices sets one knob after the other to any of the
 values that nothing rules out yet; the product of how many those were, or 0 at a dead end, is on average the number of
 leaves of the tree. Looking ahead rules out values early, which makes dead ends rare and the products alike.
+
+The solver could list choices too, but it may list one many times: once for each value that a helper variable of a
+constraint can have.
 """
 
 from __future__ import annotations
@@ -14,15 +17,15 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import cast
 
 from .constraints import AtMost, Choice, Constraint, Split
-from .solver import Solver
 from .space import Knob, Space
 
 # Of one part: choices that are listed before it is estimated, and random walks of an estimate.
 LIMIT = 50_000
 WALKS = 2000
+# Branches of the tree that are looked at to count its leaves.
+VISITS = 1_000_000
 # Walks after which listing is not even tried, if by then there seem to be many times more than the limit.
 FIRST_WALKS, HOPELESS = 50, 4
 # Combinations of the knobs not yet set that looking ahead tries for a constraint whose form it does not know.
@@ -101,13 +104,12 @@ def _parts(space: Space) -> Iterator[_Part]:
 
 
 def _counted(part: _Part, limit: int, seed: int) -> int | None:
-    """How many choices; None where they are more than ``limit``."""
+    """How many choices; None where they are more than ``limit``, or too well hidden."""
     if not part.constraints:
         return part.total
     if _estimated(part, FIRST_WALKS, seed)[0] > HOPELESS * max(limit, 1):
         return None
-    found = len(Solver(cast(Space, part)).listed(limit + 1))
-    return found if found <= limit else None
+    return _Tree(part).leaves(limit)
 
 
 def _estimated(part: _Part, walks: int, seed: int) -> tuple[float, float]:
@@ -141,6 +143,27 @@ class _Tree:
             size *= len(values)
             chosen[name] = rng.choice(values)
         return size
+
+    def leaves(self, limit: int) -> int | None:
+        """How many there are; None where they are more than ``limit``, or the tree has too many branches."""
+        found, visits = 0, 0
+        chosen: dict[str, int] = {}
+
+        def below(at: int) -> bool:
+            nonlocal found, visits
+            visits += 1
+            if at == len(self._order):
+                found += 1
+                return found <= limit
+            name = self._order[at]
+            for value in self._domains[name]:
+                chosen[name] = value
+                if self._possible(name, chosen) and not below(at + 1):
+                    return False
+            del chosen[name]
+            return visits <= VISITS
+
+        return found if below(0) else None
 
     def _possible(self, name: str, chosen: Choice) -> bool:
         return all(self._may_hold(constraint, chosen) for constraint in self._of[name])

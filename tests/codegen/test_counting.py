@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from codegen.commands import app
 from codegen.spaces import constraints as c
 from codegen.spaces import counting
+from codegen.spaces.solver import Solver
 from codegen.spaces.space import Knob, choices
 
 KEY = "linear(float32;M=*,N=24,K=40)"
@@ -85,6 +86,31 @@ def test_looking_ahead_rules_out_only_what_cannot_be():
             rest = product(*(domains[name] for name in names[1:]))
             possible = any(constraint.holds({**chosen, **dict(zip(names[1:], r, strict=True))}) for r in rest)
             assert counting.may_hold(constraint, chosen, domains) or not possible
+
+
+class Helped:
+    """A constraint whose form for the solver has a variable that the knobs do not determine."""
+
+    text, knobs = "a <= 2, or so", ("a", "b")
+
+    def holds(self, choice: c.Choice) -> bool:
+        return choice["a"] <= 2
+
+    def post(self, model, variables, domains) -> None:
+        model.add(variables["a"] + model.new_int_var(0, 9, "helper") >= variables["a"])
+        model.add(variables["a"] <= 2)
+
+
+def test_a_choice_counts_once_whatever_helper_variables_a_constraint_has():
+    space = Small({"a": [1, 2, 3], "b": [4, 5]}, Helped())
+    assert counting.count(space).valid == 4
+    assert len(Solver(space).listed(100)) == 4
+
+
+def test_a_tree_of_too_many_branches_is_estimated(monkeypatch):
+    assert counting.count(LINKED).estimated == 0
+    monkeypatch.setattr(counting, "VISITS", 20)
+    assert counting.count(LINKED).estimated == 1
 
 
 def test_an_infeasible_space_has_no_choice():
