@@ -10,8 +10,14 @@ from . import ops, spaces
 from .errors import CodegenError
 from .export import objects, pack
 from .export.pack import PackKernel
+from .records import store
 from .spaces import space as searching
-from .spaces.space import Leaf
+from .spaces.space import Choice, Knob, Leaf
+from .target import Target
+from .workload import Workload
+
+# Of a knob; of more only a few are shown.
+MOST_VALUES = 32
 
 
 def pick(kernel: PackKernel, name: str | None) -> Leaf:
@@ -56,27 +62,64 @@ def show_c(kernel: PackKernel, leaf: str | None) -> str:
     return pack.table([kernel])
 
 
-def show_space(kernel: PackKernel, leaf: str | None) -> str:
-    """The knobs with the values chosen here, the constraints, and how many choices there are."""
-    space = spaces.find(kernel.workload, kernel.target, kernel.space)
-    total, valid = searching.size(space)
-    lines = [f"{space.name}: {valid} valid choices of {total}", "", "knobs (the kernel's own value in brackets)"]
+def show_space(workload: Workload, target: Target, name: str | None, record: store.Record | None, fixed: Choice) -> str:
+    """The knobs with their domains, the constraints, how many choices there are, and the leaves of one of them.
+
+    Args:
+        workload: what is computed.
+        target: for which machine.
+        name: of the space; None: the record's, or the workload's own.
+        record: whose values are marked; the space's default where it is None, or of another space.
+        fixed: values of knobs, which leave only a part of the space.
+
+    Raises:
+        CodegenError: there is no such space, knob or value, or no choice meets the constraints; says which clash.
+    """
+    from .spaces import counting  # OR-tools, for this alone
+    from .spaces.solver import Solver
+
+    space = spaces.find(workload, target, name or (record.space if record else None))
+    recorded = record is not None and record.space == space.name
+    start = record.knobs if record and recorded else space.default()
+    searching.pin(space, fixed)
+    clash = Solver(space).clash()
+    if clash:
+        pinned = ", ".join(f"{knob}={value}" for knob, value in fixed.items())
+        raise CodegenError(
+            f"the space {space.name} of {workload.key} on {target.name} has no valid choice"
+            f"{f' with {pinned}' if pinned else ''}, as these clash: {'; '.join(clash)}"
+        )
+    own = {**start, **fixed}
+    lines = [f"{space.name}: {counting.count(space).text}", ""]
+    lines.append(f"knobs (in brackets the value of {'the record' if recorded else 'the default'})")
+    width = max((len(knob.name) for knob in space.knobs), default=0)
     for knob in space.knobs:
-        values = (f"[{v}]" if v == kernel.knobs[knob.name] else str(v) for v in knob.values)
-        lines.append(f"  {knob.name:<16} {' '.join(values):<50} {knob.meaning}")
+        lines.append(f"  {knob.name:<{width}}  {_domain(knob, own.get(knob.name)):<40}  {knob.meaning}".rstrip())
     lines += ["", "constraints", *(f"  {c.text}" for c in space.constraints)]
-    lines += ["", "leaves", "  " + " ".join(leaf.name for leaf in kernel.leaves)]
+    problems = searching.broken(space, own)
+    shown = "none, as the marked values break: " + problems[0] if problems else ""
+    lines += ["", "leaves", "  " + (shown or " ".join(leaf.name for leaf in space.apply(own)))]
     return "\n".join(lines)
 
 
-WHAT: dict[str, Callable[[PackKernel, str | None], str]] = {
+def _domain(knob: Knob, own: int | None) -> str:
+    """The values, the own one in brackets; of many the first few and the last."""
+    texts = [f"[{v}]" if v == own else str(v) for v in knob.values]
+    if len(texts) <= MOST_VALUES:
+        return " ".join(texts)
+    few = [*texts[:4], "...", *([f"[{own}]", "..."] if own in knob.values[4:-1] else []), texts[-1]]
+    return f"{' '.join(few)} ({len(texts)} values)"
+
+
+VIEWS: dict[str, Callable[[PackKernel, str | None], str]] = {
     "tir": show_tir,
     "ll": show_ll,
     "asm": show_asm,
     "te": show_te,
-    "space": show_space,
     "c": show_c,
 }
+# The views of a kernel, and the one of its space, which needs no kernel.
+WHAT = (*VIEWS, "space")
 
 
 def show(kernel: PackKernel, what: str, leaf: str | None) -> str:
@@ -85,6 +128,6 @@ def show(kernel: PackKernel, what: str, leaf: str | None) -> str:
     Raises:
         CodegenError: there is no such view, or no such leaf.
     """
-    if what not in WHAT:
+    if what not in VIEWS:
         raise CodegenError(f"unknown view {what!r}; known: {', '.join(WHAT)}")
-    return WHAT[what](kernel, leaf).rstrip("\n")
+    return VIEWS[what](kernel, leaf).rstrip("\n")

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn
 
+from ..objectives import weights_of
 from ._common import StoreOption, app, out, progress, target_of
 
 
@@ -23,12 +24,16 @@ def report(
         Path | None,
         typer.Option(help="What the machine can do: a JSON file that `python -m benchmarks` wrote.", dir_okay=False),
     ] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="Also name the best by a weighted score of objectives, e.g. time=1,code=0.2.")
+    ] = None,
 ) -> None:
     """Shows what searches found: a page with pictures of the trials, knobs and winners, and a table here."""
     # matplotlib and scikit-learn take seconds to import, and no other command needs them.
     from ..report import collect, page, summary
     from ..report import limits as machine_limits
 
+    weighed = weights_of(weights) if weights else {}
     targets = [target_of(name).name if name == "native" else name for name in target or ()]
     groups = collect.collect(records, pattern, targets)
     known = machine_limits.read(limits) if limits else machine_limits.Limits()
@@ -38,7 +43,11 @@ def report(
         def step(workload: str, done: int) -> None:
             bar.update(task, description=escape(workload), completed=done)
 
-        written, sections = page.write(groups, known, out_dir, step)
+        written, sections = page.write(groups, known, out_dir, step, weighed)
         bar.update(task, completed=len(groups), description="report")
-    (out if out.is_terminal else Console(width=200)).print(summary.table(sections))
+    console = out if out.is_terminal else Console(width=200)
+    console.print(summary.table(sections))
+    scores = summary.scores(sections)
+    if scores is not None:
+        console.print(scores)
     typer.echo(written)

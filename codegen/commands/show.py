@@ -27,14 +27,25 @@ def show(
     leaf: Annotated[
         str | None, typer.Option(help="A leaf by name (--what space lists them). Default: the full tile.")
     ] = None,
+    space: Annotated[bool, typer.Option("--space", help="Short for --what space.")] = False,
+    space_name: Annotated[
+        str | None, typer.Option(help="Which space to show: derived, metaschedule, or the operator's own, the default.")
+    ] = None,
     records: RecordsOption = None,
     knob: KnobsOption = None,
 ) -> None:
-    """Prints a kernel: TVMScript, LLVM IR, assembly, the operator's TE, its schedule space, or its C table."""
+    """Prints a kernel: TVMScript, LLVM IR, assembly, the operator's TE, its schedule space, or its C table.
+
+    Of a space: knobs, their values, constraints, and how many choices meet them. There --knob leaves the part of it in
+    which a knob has a value.
+    """
     name, at, suffix = key.partition("@")
     workload = ops.check(Workload.parse(name))
     goal = target_of(target or (suffix if at else next(reversed(TARGETS))))
     recorded = selection.records_of(goal, [records] if records else [])
     record = store.best(recorded, workload, goal.name)
+    if space or what == "space":
+        typer.echo(showing.show_space(workload, goal, space_name, record, knobs_of(knob)))
+        return
     kernel = selection.kernel(workload, goal, record, knobs_of(knob))
     typer.echo(showing.show(kernel, what, leaf))

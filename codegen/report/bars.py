@@ -20,10 +20,10 @@ LINE = 36
 TUNED, LOST, ATEN = COLOURS[0], COLOURS[1], "#bbbbbb"
 
 
-def draw_importance(group: Group, found: Importance, path: Path) -> None:
-    """Writes the PNG at ``path``: a bar a knob, the most important first."""
+def draw_importance(group: Group, found: Importance, path: Path, space: str = "") -> None:
+    """Writes the PNG at ``path``: a bar a knob, the most important first. ``space`` is for the title."""
     knobs = found.knobs[:MOST_KNOBS]
-    title = f"Knob importance over {found.trials} choices"
+    title = f"Knob importance over {found.trials} choices{_of(space)}"
     if len(knobs) < len(found.knobs):
         title += f", the first {MOST_KNOBS} of {len(found.knobs)} knobs"
     names = [literal(_broken(name)) for name in knobs]
@@ -48,10 +48,10 @@ def draw_importance(group: Group, found: Importance, path: Path) -> None:
     figure.savefig(path)
 
 
-def draw_calibration(group: Group, found: Calibration, path: Path) -> None:
-    """Writes the PNG at ``path``: a point a choice, on the diagonal where the ranks agree."""
+def draw_calibration(group: Group, found: Calibration, path: Path, space: str = "") -> None:
+    """Writes the PNG at ``path``: a point a choice, on the diagonal where the ranks agree. ``space``: for the title."""
     count = len(found.measured)
-    figure = new_figure(4.6, 4.9, group, f"Predicted against measured rank: ρ = {found.rho:.2f}")
+    figure = new_figure(4.6, 4.9, group, f"Predicted against measured rank{_of(space)}: ρ = {found.rho:.2f}")
     axes = figure.add_subplot()
     axes.plot([1, count], [1, count], color=GREY, linewidth=1, zorder=1)
     size = 26 if count < 80 else 12
@@ -119,6 +119,10 @@ def point_names(points: Sequence[Mapping[str, Any]]) -> list[str]:
     differ = {name for part in parts for name in part if len({other.get(name) for other in parts}) > 1}
     shown = [[text for name, text in part.items() if text and (name in differ or not differ)] for part in parts]
     return [", ".join(words) for words in shown]
+
+
+def _of(space: str) -> str:
+    return f", space {space}" if space else ""
 
 
 def _broken(name: str) -> str:

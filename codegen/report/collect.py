@@ -16,7 +16,7 @@ from ..search.strategy import identity
 class Run:
     """The trials that a strategy made with a seed, as one record file has them."""
 
-    strategy: str
+    strategy: str  # with the space where the group has several, see ``Group.name_of``
     seed: int
     trials: list[store.Record]
 
@@ -53,11 +53,20 @@ class Group:
         """Winners that were measured again at the end of a search, with their plans: no trials of a strategy."""
         seen, found = set(), []
         for record in self.records:
-            name = identity(record.knobs)
+            name = record.space, identity(record.knobs)
             if record.plan is not None and name in seen:
                 found.append(record)
             seen.add(name)
         return found
+
+    @property
+    def spaces(self) -> list[str]:
+        """The names of the spaces that the trials are from, in the order in which they appear."""
+        return list(dict.fromkeys(r.space for r in self.records))
+
+    def name_of(self, record: store.Record) -> str:
+        """The record's strategy, with its space where the group has several: there a strategy does several things."""
+        return f"{record.strategy}, {record.space}" if len(self.spaces) > 1 else record.strategy
 
     @property
     def runs(self) -> list[Run]:
@@ -66,7 +75,7 @@ class Group:
         found: dict[tuple[Path, str, int], list[store.Record]] = {}
         for file, record in zip(self.files, self.records, strict=True):
             if id(record) not in again:
-                found.setdefault((file, record.strategy, record.seed), []).append(record)
+                found.setdefault((file, self.name_of(record), record.seed), []).append(record)
         return [Run(strategy, seed, trials) for (_, strategy, seed), trials in found.items()]
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 from ..records.schema import STATUSES
-from ..records.store import Record
 from .analysis import Curve, best_so_far, curves
 from .collect import Group
 
@@ -22,7 +22,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P")
 GREY, GRID = "#666666", "#dddddd"
 DPI = 110
 # Of a strategy's name in a legend; more would leave no room for the data.
-LONGEST = 24
+LONGEST = 34
 
 
 def literal(text: str) -> str:
@@ -62,29 +62,32 @@ def ratio_axis(axes: Axes, values: Sequence[float]) -> None:
 def draw(group: Group, path: Path) -> None:
     """Writes the PNG at ``path``."""
     trials, runs = group.trials, group.runs
-    failed = [s for s in STATUSES if s != "ok" and any(r.status == s for r in trials)]
+    seen = dict.fromkeys(r.status for r in trials)
+    failed = [s for s in dict.fromkeys([*STATUSES, *seen]) if s != "ok" and s in seen]
     strip = 0.22 * len(failed)
-    figure = new_figure(12 if len(runs) > 1 else 9, 4.4 + strip, group, "Trials")
-    grid = figure.add_gridspec(1, 2, width_ratios=(3, 2)) if len(runs) > 1 else figure.add_gridspec(1, 1)
+    found = curves(runs) if len(runs) > 1 else []
+    legend = 0.17 * max(0, math.ceil(len(found) / _columns(map(_run_label, found))) - 2)
+    figure = new_figure(12 if found else 9, 4.4 + strip + legend, group, "Trials")
+    grid = figure.add_gridspec(1, 2, width_ratios=(3, 2)) if found else figure.add_gridspec(1, 1)
     if failed:
         inner = grid[0, 0].subgridspec(2, 1, height_ratios=(3.2, strip), hspace=0.02)
         above, bottom = figure.add_subplot(inner[0]), figure.add_subplot(inner[1])
         above.tick_params(labelbottom=False)
-        _failures(bottom, trials, failed)
+        _failures(bottom, group, failed)
     else:
         above = bottom = figure.add_subplot(grid[0, 0])
-    _trials(above, group)
+    _trials(above, group, named=not found)
     for axes in (above, bottom):
         axes.set_xlim(0.5 - 0.01 * len(trials), len(trials) + 0.5 + 0.01 * len(trials))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     bottom.set_xlabel("trial")
-    if len(runs) > 1:
-        _strategies(figure.add_subplot(grid[0, 1]), curves(runs))
+    if found:
+        _strategies(figure.add_subplot(grid[0, 1]), found)
     figure.savefig(path)
 
 
-def _strategies_of(trials: Sequence[Record]) -> list[str]:
-    return list(dict.fromkeys(r.strategy for r in trials))
+def _strategies_of(group: Group) -> list[str]:
+    return list(dict.fromkeys(map(group.name_of, group.trials)))
 
 
 def _named(strategy: str) -> str:
@@ -93,17 +96,20 @@ def _named(strategy: str) -> str:
 
 def _look(strategies: Sequence[str], strategy: str) -> tuple[str, str]:
     at = strategies.index(strategy)
-    return COLOURS[at % len(COLOURS)], MARKERS[at % len(MARKERS)]
+    # Where colours begin again, each comes with another marker.
+    return COLOURS[at % len(COLOURS)], MARKERS[(at + at // len(COLOURS)) % len(MARKERS)]
 
 
-def _trials(axes: Axes, group: Group) -> None:
+def _trials(axes: Axes, group: Group, named: bool) -> None:
+    """``named``: the legend tells strategies; otherwise that of the curves beside it does, in the same looks."""
     trials = group.trials
-    strategies = _strategies_of(trials)
+    names = [group.name_of(r) for r in trials]
+    strategies = _strategies_of(group)
     size = 26 if len(trials) < 80 else 12
     for strategy in strategies:
         colour, marker = _look(strategies, strategy)
-        places = [(i, r.ratio) for i, r in enumerate(trials, 1) if r.ratio and r.strategy == strategy]
-        label = _named(strategy) if places else None
+        places = [(i, r.ratio) for i, r in enumerate(trials, 1) if r.ratio and names[i - 1] == strategy]
+        label = _named(strategy) if places and named else None
         xs, ys = [x for x, _ in places], [y for _, y in places]
         axes.scatter(xs, ys, size, color=colour, marker=marker, alpha=0.8, linewidths=0, label=label, zorder=2)
     best = np.array(best_so_far(trials))
@@ -127,16 +133,17 @@ def _trials(axes: Axes, group: Group) -> None:
         axes.scatter(xs, again, 80, facecolors="white", edgecolors="black", marker="*", label=label, zorder=4)
     ratio_axis(axes, [*(r.ratio for r in trials if r.ratio), *again, 1.0])
     if len(reached):
-        _legend(axes, len(strategies) + 2)
+        _legend(axes, 4)
     else:
         axes.text(0.5, 0.6, "no trial was ok", transform=axes.transAxes, ha="center", color=GREY)
 
 
-def _failures(axes: Axes, trials: Sequence[Record], failed: Sequence[str]) -> None:
-    strategies = _strategies_of(trials)
+def _failures(axes: Axes, group: Group, failed: Sequence[str]) -> None:
+    trials, strategies = group.trials, _strategies_of(group)
+    names = [group.name_of(r) for r in trials]
     for row, status in enumerate(failed):
         for strategy in strategies:
-            places = [i for i, r in enumerate(trials, 1) if r.status == status and r.strategy == strategy]
+            places = [i for i, r in enumerate(trials, 1) if r.status == status and names[i - 1] == strategy]
             axes.scatter(places, [row] * len(places), 40, color=_look(strategies, strategy)[0], marker="|")
     counts = [f"{status} ({sum(r.status == status for r in trials)})" for status in failed]
     axes.set_yticks(range(len(failed)), counts, fontsize=8)
@@ -159,14 +166,12 @@ def _strategies(axes: Axes, found: Sequence[Curve]) -> None:
             axes.fill_between(
                 numbers, curve.low, curve.high, where=shown, step="post", color=colour, alpha=0.18, linewidth=0
             )
-        runs = f"{len(curve.runs)} runs" if len(curve.runs) > 1 else "1 run"
-        label = f"{_named(curve.strategy)} ({runs})"
         _steps(
             axes,
             curve.median,
             color=colour,
             linewidth=2,
-            label=label,
+            label=_run_label(curve),
             marker=marker,
             markersize=5,
             markevery=max(1, len(curve.median) // 8),
@@ -175,7 +180,16 @@ def _strategies(axes: Axes, found: Sequence[Curve]) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.set_xlabel("trial of the run")
     axes.set_ylabel("best so far, × ATen (log)")
-    _legend(axes, 2)
+    _legend(axes, _columns(map(_run_label, found)))
+
+
+def _run_label(curve: Curve) -> str:
+    return f"{_named(curve.strategy)} ({len(curve.runs)} run{'s' if len(curve.runs) > 1 else ''})"
+
+
+def _columns(labels: Iterable[str]) -> int:
+    """How many columns of a legend fit beside each other above the curves."""
+    return 2 if max(map(len, labels), default=0) <= 28 else 1
 
 
 def _steps(axes: Axes, values: np.ndarray, **look: object) -> None:
@@ -183,6 +197,6 @@ def _steps(axes: Axes, values: np.ndarray, **look: object) -> None:
     axes.step(numbers, np.where(values > 0, values, np.nan), where="post", **look)  # type: ignore[arg-type]
 
 
-def _legend(axes: Axes, entries: int) -> None:
+def _legend(axes: Axes, columns: int) -> None:
     """Above the data, where it can't cover any."""
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=min(entries, 4), fontsize=8, frameon=False)
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, fontsize=8, frameon=False)

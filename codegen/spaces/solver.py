@@ -118,10 +118,16 @@ class _Found(cp_model.CpSolverSolutionCallback):
     def __init__(self, variables: Mapping[str, cp_model.IntVar], limit: int) -> None:
         super().__init__()
         self._variables, self._limit = variables, limit
-        self.choices: list[dict[str, int]] = []
+        self._found: dict[tuple[int, ...], dict[str, int]] = {}
+
+    @property
+    def choices(self) -> list[dict[str, int]]:
+        """What was found."""
+        return list(self._found.values())
 
     def on_solution_callback(self) -> None:
-        """Called by the solver for each solution."""
-        self.choices.append({name: self.value(variable) for name, variable in self._variables.items()})
-        if len(self.choices) >= self._limit:
+        """Called by the solver for each solution; those that differ only in helper variables are one choice."""
+        choice = {name: self.value(variable) for name, variable in self._variables.items()}
+        self._found[tuple(choice.values())] = choice
+        if len(self._found) >= self._limit:
             self.stop_search()
