@@ -73,14 +73,18 @@ class Worker:
         return answer
 
     def ready(self, limit: float) -> None:
-        """Starts the process if it does not run, and waits until it can answer at once.
+        """Starts the process if it does not run, or not any more, and waits until it can answer at once.
+
+        The module's requests have a ``what``; it answers to ``ready``.
 
         Raises:
             WorkerError: it took longer than ``limit`` seconds, or the process died.
         """
-        if self._process is None or self._process.poll() is not None:
-            self.close()
-            self.call({"what": "ready"}, limit)
+        if self._process is not None:
+            with contextlib.suppress(WorkerError):
+                self.call({"what": "ready"}, limit)
+                return
+        self.call({"what": "ready"}, limit)
 
     def close(self) -> None:
         """Ends the process."""

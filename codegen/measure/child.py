@@ -159,8 +159,9 @@ def warm_up() -> None:
         x = torch.ones(4, 4)
         relative_error(x @ x + x, x.double())
         torch.nn.functional.linear(x, x, x[0])
-        with tvmops.mode("off"):
-            tvmops.explain(tvmops.linear, x, x, x[0])
+        with tvmops.mode("force"):
+            tvmops.explain(tvmops.linear, x, x, x[0], prepack=True)
+        _C.release_packed_weights(True)
     torch.set_num_threads(count)
 
 

@@ -16,8 +16,8 @@ from ..errors import CodegenError
 POWERCAP = Path("/sys/class/powercap")
 # Energy is measured over so many seconds: the counters move about every millisecond.
 ENERGY_DURATION = 0.05
-# Growth of the heap by less is that of torch and Python themselves, in bytes.
-PAGE = 4096
+# Growth of the heap by less may be that of torch and Python themselves at a first call, in bytes.
+UNNOTICED = 48 << 10
 LINE = 64  # scratch comes in multiples of this
 
 _EXECUTABLE = 4  # SHF_EXECINSTR
@@ -65,7 +65,8 @@ class Workspace:
 
     That is the scratch of the drivers, which belongs to a thread and is used again; it is seen only in the calls that
     make it larger, so all calls from a process's first one on are to be watched. Weights that were packed are given
-    back first. What a call allocates and frees again is not seen, nor is anything where the C library is not glibc.
+    back first. What a call allocates and frees again is not seen, nor less than :data:`UNNOTICED` at a time, nor
+    anything where the C library is not glibc.
     """
 
     def __init__(self, release: Callable[[], Any]) -> None:
@@ -86,7 +87,7 @@ class Workspace:
         before = self._used()
         yield
         grown = self._used() - before
-        self._grown += grown // LINE * LINE if grown >= PAGE else 0
+        self._grown += grown // LINE * LINE if grown >= UNNOTICED else 0
 
     def _used(self) -> int:
         if self._read is None:

@@ -16,6 +16,7 @@ WORKLOAD = Workload.parse("linear(float32;M=*,N=40,K=24)")
 CRASH = "*(volatile int*)0 = 0;"
 HANG = "for (volatile int i = 0;; i++);"
 NOTHING = ""
+HEADERS = ["dlfcn", "fcntl", "sched", "signal", "stdio", "stdlib", "string", "sys/resource", "sys/stat", "unistd"]
 
 
 def here(workload: Workload, target: str, directory: Path) -> Callable[[Choice], Path]:
@@ -46,7 +47,7 @@ def sabotaged(
             for symbol in tiles:
                 text = text.replace(f", {symbol}}}", ", sabotaged}")
             assert text.count("sabotaged") == len(tiles)
-        includes = "".join(f"#include <{h}.h>\n" for h in ("dlfcn", "signal", "stdio", "stdlib", "unistd"))
+        includes = "".join(f"#include <{name}.h>\n" for name in HEADERS)
         source.write_text(f"#define _GNU_SOURCE\n{includes}{function}\n{text}")
         return pack.link(pack_directory, pack_directory / f"{name}.so", (pack_directory / "leaves").glob("*.o"))
 
