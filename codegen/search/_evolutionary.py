@@ -50,14 +50,17 @@ class TvmEvolution(Explorer):
         batch: int = 64,
         search: ms.SearchStrategy | None = None,
         cost_model: ms.CostModel | None = None,
+        threads: int | None = None,
     ) -> None:
         """Another ``batch``, ``search`` or ``cost_model`` than TVM's defaults makes it another algorithm.
+
+        ``threads``: of TVM's search; by default one for each core.
 
         Raises:
             CodegenError: XGBoost is not installed.
         """
         super().__init__(space, seed)
-        threads = os.cpu_count() or 1
+        threads = threads or os.cpu_count() or 1
         try:
             self._cost_model = cost_model or ms.CostModel.create("xgb", num_tuning_cores=threads, tree_method="auto")
         except ModuleNotFoundError as error:

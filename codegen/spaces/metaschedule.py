@@ -46,7 +46,11 @@ class MetaScheduleSpace(WholeSpace):
     def __init__(self, workload: Workload, target: Target) -> None:
         super().__init__(workload, target)
         self._context = self.context()
-        traces = [schedule.trace.simplified(True) for schedule in self._context.generate_design_space()]
+        try:
+            schedules = self._context.generate_design_space()
+        except s_tir.ScheduleError as error:
+            raise CodegenError(f"TVM's rules do not apply to {workload.key}") from error
+        traces = [schedule.trace.simplified(True) for schedule in schedules]
         # A sketch's number depends on nothing but what the sketches do: records name it.
         traces.sort(key=lambda trace: (len(trace.insts), signature(trace)))
         self.sketches = [Sketch(self._context.mod, trace) for trace in traces]
@@ -173,6 +177,6 @@ def create(workload: Workload, target: Target) -> MetaScheduleSpace:
     """TVM's design space of a workload.
 
     Raises:
-        CodegenError: a dimension is symbolic.
+        CodegenError: a dimension is symbolic, or TVM's own rules fail on the computation.
     """
     return MetaScheduleSpace(workload, target)

@@ -125,6 +125,11 @@ def test_too_many_tiles_make_locations_wishes(monkeypatch: pytest.MonkeyPatch) -
     assert space.choice_of(space.schedule(wish))["m_at"] < 1
 
 
+def test_a_computation_that_tvms_rules_fail_on_is_refused() -> None:
+    with pytest.raises(CodegenError, match="TVM's rules do not apply to layer_norm_backward"):
+        spaces.find(Workload.parse("layer_norm_backward(float32;M=48,N=48)"), TARGET, "metaschedule")
+
+
 def test_a_trace_of_something_else_and_a_symbolic_size_are_refused() -> None:
     with pytest.raises(CodegenError, match=r"is of none of the 1 sketches of gelu\(float32;N=4096\)"):
         space_of(GELU).choice_of(space_of(MATMUL).schedule(space_of(MATMUL).default()))
@@ -172,7 +177,7 @@ def small_search(space: MetaScheduleSpace, seed: int, batch: int = 8) -> TvmEvol
         "evolutionary", population_size=50, init_min_unmeasured=30, genetic_num_iters=3
     )
     model = ms.CostModel.create("xgb", num_tuning_cores=1, num_warmup_samples=batch)
-    return TvmEvolution(space, seed, batch, evolution, model)
+    return TvmEvolution(space, seed, batch, evolution, model, threads=1)
 
 
 def wide(choice: dict[str, int]) -> float:
@@ -181,7 +186,9 @@ def wide(choice: dict[str, int]) -> float:
 
 
 def test_tvms_search_proposes_distinct_valid_choices_and_learns() -> None:
+    np.random.seed(0)  # TVM's cost model draws from it until it has learned
     space = space_of(MATMUL)
+    by_chance = [wide(choice) for choice in search.load("random", space, 0).propose(40)]
     strategy = small_search(space, 1)
     scores, seen = [], set()
     for _ in range(48):
@@ -192,7 +199,7 @@ def test_tvms_search_proposes_distinct_valid_choices_and_learns() -> None:
         strategy.observe(Trial(choice, scores[-1]))
     assert len(seen) == 48
     assert strategy.state() == {"proposed": 48, "observed": 48, "batches": 6}
-    assert statistics.mean(scores[-16:]) > statistics.mean(scores[:8]) + 0.1
+    assert statistics.mean(scores[-16:]) > statistics.mean(by_chance) + 0.1
 
 
 def test_tvms_search_resumes_from_trials_of_others_and_bears_failures() -> None:
