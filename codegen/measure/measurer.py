@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -47,6 +47,9 @@ class Measurer(Protocol):
 
     def measure(self, choice: Choice, rounds: int = ROUNDS) -> Outcome:
         """Never raises for what a candidate does."""
+
+    def measure_all(self, choices: Sequence[Choice], rounds: int = ROUNDS) -> Iterator[Outcome]:
+        """The outcomes of choices, in order, each as soon as it is known."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +123,11 @@ class LocalMeasurer:
         if answer["status"] == "ok" and not math.isfinite(answer["seconds"]):
             return Outcome("failed", "no time was measured")
         return Outcome(**answer)
+
+    def measure_all(self, choices: Sequence[Choice], rounds: int = ROUNDS) -> Iterator[Outcome]:
+        """The outcomes of choices, in order, each as soon as it is known."""
+        for choice in choices:
+            yield self.measure(choice, rounds)
 
     def plan(self, choice: Choice) -> dict[str, Any]:
         """The answer of the child about the plan of a choice: ``status``, and ``plan`` and ``ratios`` or ``reason``."""

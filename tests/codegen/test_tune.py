@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,9 @@ class Bench:
         if failure is not None:
             raise failure
         return Outcome("ok", None, 1e-3 / choice["mr"], 1e-3, 1e-7, 2e-7)
+
+    def measure_all(self, choices, rounds=1) -> Iterator[Outcome]:
+        return (self.measure(choice, rounds) for choice in choices)
 
     def plan(self, choice) -> dict[str, Any]:
         self.planned.append(dict(choice))
