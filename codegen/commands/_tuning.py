@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ from .. import tune as tuning
 from ..errors import CodegenError
 from ..measure import measurer
 from ..models import transfer as transferring
+from ..pool import Pool
 from ..records import SHIPPED, store
 from ..search.economy import NearBad, Patience
 from ..spaces.space import Space
@@ -22,6 +21,9 @@ from ..workload import Workload
 
 # The strategy that has a cost model, and which one it has if nothing is said.
 MODELLED, DEFAULT_MODEL = "constrained-genetic", "xgboost-rank"
+# A trial that failed is bad, and so is one with less than so much of the best score. Higher values cost more than they
+# gain: with one of 0.5, walks over neighbours (annealing, qlearning) found less in their first 64 trials.
+BAD = 0.25
 # What these need, and the strategy that does without.
 NEEDED, WITHOUT = ("ortools", "xgboost"), "genetic"
 
@@ -68,32 +70,32 @@ class Settings:
         """Of the record file."""
         return store.file_of(self.records, self.target.name)
 
-    @contextlib.contextmanager
-    def search(self, workload: Workload, space: Space) -> Iterator[tuning.Search]:
-        """A search of a workload; leaving it ends the helper processes.
+    def search(self, pool: Pool, workload: Workload, space: Space) -> tuning.Search:
+        """A search of a workload, which measures by a measurer of ``pool``.
 
         Raises:
             CodegenError: the strategy or the cost model can't be made, or records can't be read.
         """
         options = {"model": self._model(workload, space)} if self.strategy == MODELLED else {}
-        local = measurer.LocalMeasurer(
-            workload, self.target, space.name, self.threads, seed=self.seed, limit=self.limit
-        )
-        with local:
-            yield tuning.Search(
-                workload,
-                self.target,
-                space,
-                self.strategy,
-                self.seed,
-                self.path,
-                self.machine,
-                local,
-                options,
-                self.patience,
-                NearBad() if self.prune else None,
-                [*self._files(), store.file_of(SHIPPED, self.target.name)],
+        local = pool.measurer(
+            lambda: measurer.LocalMeasurer(
+                workload, self.target, space.name, self.threads, seed=self.seed, limit=self.limit
             )
+        )
+        return tuning.Search(
+            workload,
+            self.target,
+            space,
+            self.strategy,
+            self.seed,
+            self.path,
+            self.machine,
+            local,
+            options,
+            self.patience,
+            NearBad(fraction=BAD) if self.prune else None,
+            [*self._files(), store.file_of(SHIPPED, self.target.name)],
+        )
 
     def _files(self) -> list[Path]:
         return sorted(self.records.glob("*.jsonl"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from .. import profiling, scheduler, spaces
 from .. import tune as tuning
 from ..errors import CodegenError
 from ..export import pack, selection
+from ..pool import Pool
 from ..records import store
 from ..scheduler import Task
 from ..workload import Workload
@@ -66,8 +66,8 @@ def tune_model(options: ModelOptions, settings: Settings) -> None:
     trials = options.trials
     if trials is None and deadline is None:
         trials = TRIALS * len(chosen)
-    with contextlib.ExitStack() as stack:
-        searches = {w: stack.enter_context(settings.search(w, spaces.find(w, settings.target))) for w in chosen}
+    with Pool() as pool:
+        searches = {w: settings.search(pool, w, spaces.find(w, settings.target)) for w in chosen}
         tasks = [Task(w.key, share, w.op, searches[w]) for w, share in chosen.items()]
         try:
             _search(list(searches.values()), tasks, trials, deadline, len(settings.threads) if options.plan else 0)

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn
 from .. import models, ops, search, spaces
 from .. import tune as tuning
 from ..errors import CodegenError
+from ..pool import Pool
 from ..records import store
 from ..search.economy import Patience
 from ..spaces.space import pin
@@ -127,7 +128,8 @@ def tune(
     assert workload is not None
     chosen = spaces.find(workload, goal, space)
     pin(chosen, fixed)
-    with settings.search(workload, chosen) as run:
+    with Pool() as pool:
+        run = settings.search(pool, workload, chosen)
         if run.measured:
             typer.echo(f"{settings.path}: {run.measured} choices of {workload.key} are measured already")
         try:

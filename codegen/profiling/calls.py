@@ -62,7 +62,7 @@ def _general(op: str, dtype: str) -> Workload | None:
 
 
 def _linear(ours: bool, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Workload | None:
-    """``input, weight, bias``, and ``activation, residual, prepack`` of tvmops, where only packed weights have kernels."""
+    """``input, weight, bias``; of tvmops also activation, residual, prepack. The general kernel serves if unpacked."""
     weight = args[1]
     prepack = kwargs.get("prepack", args[5] if len(args) > 5 else False)
     if len(weight.shape) != 2 or (ours and not prepack):
