@@ -34,14 +34,16 @@ WINDOW = 3
 class Steppable(Protocol):
     """What is needed of a search; :class:`codegen.tune.Search` is one."""
 
-    records: list[store.Record]
+    @property
+    def scores(self) -> Sequence[float]:
+        """Of its trials so far, in order: how many times faster than ATen."""
 
     @property
     def done(self) -> bool:
         """Whether it has stopped gaining."""
 
     def step(self, n: int) -> Iterator[store.Record]:
-        """Up to ``n`` more trials, appended to ``records``; fewer only where no others are left."""
+        """Up to ``n`` more trials, added to ``scores``; fewer only where no others are left."""
 
 
 @dataclass
@@ -57,7 +59,7 @@ class Task:
     @property
     def trials(self) -> int:
         """So far, earlier runs included."""
-        return len(self.search.records)
+        return len(self.search.scores)
 
     @property
     def out(self) -> bool:
@@ -66,7 +68,7 @@ class Task:
 
     def cost(self, trials: int) -> float:
         """The time after so many trials, in units of ATen's."""
-        return 1 / max([1.0, *(record.ratio for record in self.search.records[:trials])])
+        return 1 / max([1.0, *self.search.scores[:trials]])
 
 
 def gradient(task: Task, tasks: Sequence[Task], window: int = WINDOW * ROUND) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,18 +19,18 @@ class Curve:
     ratio: Callable[[int], float]
     size: int = 10_000
     patience: Patience | None = None
-    records: list[Any] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
     steps: list[int] = field(default_factory=list)
 
     @property
     def done(self) -> bool:
-        return self.patience is not None and self.patience.done([r.ratio for r in self.records])
+        return self.patience is not None and self.patience.done(self.scores)
 
     def step(self, n: int) -> Iterator[Any]:
         self.steps.append(n)
-        for _ in range(min(n, self.size - len(self.records))):
-            self.records.append(SimpleNamespace(ratio=self.ratio(len(self.records))))
-            yield self.records[-1]
+        for _ in range(min(n, self.size - len(self.scores))):
+            self.scores.append(self.ratio(len(self.scores)))
+            yield self.scores[-1]
 
 
 def rising(n: int) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import json
 import types
@@ -12,6 +13,7 @@ from typing import Any, ClassVar
 import pytest
 from typer.testing import CliRunner, Result
 
+from codegen import profiling
 from codegen.commands import app
 from codegen.measure import measurer
 from codegen.measure.measurer import Outcome
@@ -84,10 +86,20 @@ def good(*arguments: str | Path) -> str:
     return result.stdout
 
 
+@pytest.fixture(scope="module")
+def network(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("model") / "network.py"
+    path.write_text(MODEL)
+    return path
+
+
+once = functools.cache(profiling.profile)
+
+
 @pytest.fixture
-def model(tmp_path) -> list[str]:
-    (tmp_path / "network.py").write_text(MODEL)
-    spec = f"{tmp_path}/network.py:make"
+def model(tmp_path, network, monkeypatch) -> list[str]:
+    monkeypatch.setattr(profiling, "profile", once)  # a process that imports torch for each model, not for each test
+    spec = f"{network}:make"
     where = ["--records", str(tmp_path / "records"), "--out", str(tmp_path / "out")]
     return ["tune", "--model", spec, "--least-share", "0", *where]
 
@@ -123,6 +135,7 @@ def test_a_model_is_tuned_and_a_pack_made_that_serves_it(tmp_path, model, formul
 
 def test_an_interrupted_model_keeps_its_trials_builds_nothing_and_goes_on(tmp_path, model, formula, monkeypatch):
     monkeypatch.setattr(formula, "interrupt_at", 12)
+    model = [*model, "--strategy", "random"]
     result = run(*model, "--trials", "20")
     assert result.exit_code == 130
     assert "interrupted; 11 trials are in" in result.stderr
