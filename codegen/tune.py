@@ -38,7 +38,8 @@ class Search:
     """A search over the schedules of a workload on a target. Every trial is on disk before the next one starts.
 
     What was measured on this machine before counts as if it had been now, and is not measured again: the records in
-    ``path``, and those in ``elsewhere``, of the same workload, target, space and machine.
+    ``path``, and those in ``elsewhere``, of the same workload, target, space and machine (its torch and TVM included: a
+    score is relative to ATen's time).
     """
 
     workload: Workload

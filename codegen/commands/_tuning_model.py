@@ -31,7 +31,7 @@ TRIALS = 64
 # Of a time budget at most so much is kept for what comes after the search: the winners again, and their plans.
 RESERVED = 0.5
 # Guesses, in seconds: a trial, before any was made; a bucket of a plan with one number of threads.
-TRIAL_GUESS, BUCKET_GUESS = 3.0, 0.3
+TRIAL_GUESS, BUCKET_GUESS = 3.0, 0.2
 
 
 @dataclass(frozen=True)
@@ -117,8 +117,8 @@ def _search(
 
 def _afterwards(search: tuning.Search, each: float, counts: int) -> float:
     """About how many seconds the winner of a search will take, if a trial takes ``each``."""
-    again = tuning.FINALISTS * tuning.FINAL_ROUNDS / tuning.ROUNDS * each
-    return again + BUCKET_GUESS * search.space.plan_size() * counts
+    # Most of a trial is the building, which the finalists may need again; more rounds weigh little.
+    return tuning.FINALISTS * each + BUCKET_GUESS * search.space.plan_size() * counts
 
 
 def _show(profile: profiling.Profile, tuned: Sequence[str]) -> None:
