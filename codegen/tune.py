@@ -1,10 +1,10 @@
-"""A search: propose, measure, record, until the trials or the minutes are spent; then the winner's plan."""
+"""A search: propose, measure, record, in steps, until trials or minutes are spent; then the winner's plan."""
 
 from __future__ import annotations
 
 import datetime
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,7 +13,7 @@ from . import search
 from .errors import CodegenError
 from .measure.measurer import ROUNDS, Measurer, Outcome
 from .records import store
-from .search.economy import Patience
+from .search.economy import NearBad, Patience
 from .search.strategy import Trial, identity
 from .spaces.space import Choice, Space, broken
 from .target import Target
@@ -22,6 +22,8 @@ from .workload import Workload
 # So many of the best are measured again at the end: the best of many noisy measurements is often only a lucky one.
 FINALISTS = 3
 FINAL_ROUNDS = 3 * ROUNDS
+# So often a strategy is asked again in place of what was refused.
+TURNS = 3
 
 
 class PlanningMeasurer(Measurer, Protocol):
@@ -33,7 +35,12 @@ class PlanningMeasurer(Measurer, Protocol):
 
 @dataclass
 class Search:
-    """A search over the schedules of a workload on a target. Every trial is on disk before the next one starts."""
+    """A search over the schedules of a workload on a target. Every trial is on disk before the next one starts.
+
+    What was measured on this machine before counts as if it had been now, and is not measured again: the records in
+    ``path``, and those in ``elsewhere``, of the same workload, target, space and machine (its torch and TVM included: a
+    score is relative to ATen's time).
+    """
 
     workload: Workload
     target: Target
@@ -45,25 +52,66 @@ class Search:
     measurer: PlanningMeasurer
     options: Mapping[str, Any] = field(default_factory=dict)  # of the strategy, such as its cost model
     patience: Patience | None = None  # when to stop before the trials are spent
-    records: list[store.Record] = field(init=False)  # of this workload and target, older ones first
+    prune: NearBad | None = None  # what not to try as long as there is something else
+    elsewhere: Sequence[Path] = ()  # other record files
+    records: list[store.Record] = field(init=False)  # that count, older ones first
 
     def __post_init__(self) -> None:
         self._strategy = search.load(self.strategy_name, self.space, self.seed, **self.options)
-        found = store.matching(store.read(self.path), self.workload, self.target.name)
-        # A record made when the space was another one says nothing about this space.
-        self.records = [r for r in found if not broken(self.space, r.knobs)]
+        self._held: list[Choice] = []  # refused so far
+        files = dict.fromkeys(path.resolve() for path in (*self.elsewhere, self.path))
+        found = [r for path in files for r in store.matching(store.read(path), self.workload, self.target.name)]
+        self.records = [r for r in found if self._counts(r)]
         for record in self.records:
             self._strategy.observe(Trial(record.knobs, record.ratio))
+
+    def _counts(self, record: store.Record) -> bool:
+        """Whether a record says something about this space, which may have been another one, on this machine."""
+        here = record.space == self.space.name and record.machine == self.machine
+        return here and not broken(self.space, record.knobs)
 
     @property
     def measured(self) -> int:
         """How many choices have been measured, now or earlier."""
-        return len({identity(r.knobs) for r in self.records})
+        return len(self.scores)
+
+    @property
+    def scores(self) -> list[float]:
+        """Of each choice that was measured, in the order of their first trials: how many times faster than ATen."""
+        first: dict[tuple[tuple[str, int], ...], float] = {}
+        for record in self.records:
+            first.setdefault(identity(record.knobs), record.ratio)
+        return list(first.values())
 
     @property
     def best(self) -> store.Record | None:
         """The fastest so far."""
         return store.best(self.records, self.workload, self.target.name)
+
+    @property
+    def done(self) -> bool:
+        """Whether ``patience`` is at its end."""
+        return self.patience is not None and self.patience.done(self.scores)
+
+    def step(self, n: int) -> Iterator[store.Record]:
+        """Measures up to ``n`` choices that were not measured before; fewer only where no others are left.
+
+        A strategy sees the outcomes of a batch before it proposes the next one; a batch is as large as it says.
+
+        Returns:
+            The records, each once it is written. The caller may stop in between.
+
+        Raises:
+            CodegenError: no choice meets the constraints, or a record can't be written.
+        """
+        while n > 0:
+            choices = self._next(min(n, self._strategy.batch))
+            if not choices:
+                self._explain_nothing()
+                return
+            for choice, outcome in zip(choices, self.measurer.measure_all(choices), strict=True):
+                yield self._keep(choice, outcome)
+            n -= len(choices)
 
     def run(self, trials: int, minutes: float | None, report: Callable[[store.Record], None]) -> None:
         """Goes on until ``trials`` choices are measured, counting those of earlier runs, the space is exhausted, or
@@ -73,20 +121,15 @@ class Search:
             CodegenError: no choice meets the constraints, or a record can't be written.
         """
         deadline = None if minutes is None else time.monotonic() + 60 * minutes
-        while self.measured < trials and (deadline is None or time.monotonic() < deadline):
-            if self.patience and self.patience.done([r.ratio for r in self.records]):
-                break
-            choice = self._next()
-            if choice is None:
-                break
-            report(self._keep(choice, self.measurer.measure(choice)))
-        if not self.records:
-            from .spaces.solver import Solver  # OR-tools, for this alone
 
-            clash = "; ".join(Solver(self.space).clash())
-            raise CodegenError(
-                f"no choice of knobs meets the constraints of {self.workload.key} on {self.target.name}: {clash}"
-            )
+        def over() -> bool:
+            return self.done or (deadline is not None and time.monotonic() >= deadline)
+
+        if not over():
+            for record in self.step(trials - self.measured):
+                report(record)
+                if over():
+                    break
 
     def crown(self, report: Callable[[store.Record], None] = lambda _: None) -> store.Record | None:
         """Measures the best again, with more rounds, and the winner's plan; the record that it adds is the one to ship.
@@ -102,7 +145,7 @@ class Search:
         last = max((i for i, r in enumerate(self.records) if r.plan is not None), default=-1)
         if not any(r.status == "ok" for r in self.records[last + 1 :]):
             return None
-        again = [(r, self.measurer.measure(r.knobs, FINAL_ROUNDS)) for r in finalists]
+        again = list(zip(finalists, self.measurer.measure_all([r.knobs for r in finalists], FINAL_ROUNDS), strict=True))
         winner, outcome = max(again, key=lambda pair: pair[1].ratio)
         if not outcome.ratio:
             return None
@@ -113,12 +156,44 @@ class Search:
         report(record)
         return record
 
-    def _next(self) -> Choice | None:
-        default = self.space.default()
+    def _next(self, n: int) -> list[Choice]:
+        """Up to ``n`` choices to measure: the space's default first, as it is the one to beat; none if all are known.
+
+        What is refused is held back. It is measured after all where nothing better is proposed, so that a search never
+        starves and an exhaustive one stays so.
+        """
         known = {identity(r.knobs) for r in self.records}
+        trials = [Trial(r.knobs, r.ratio) for r in self.records]
+        taken: dict[tuple[tuple[str, int], ...], Choice] = {}
+        default = self.space.default()
         if not broken(self.space, default) and identity(default) not in known:
-            return default  # the one to beat comes first
-        return next(iter(self._strategy.propose(1)), None)
+            taken[identity(default)] = default
+        for _ in range(TURNS):
+            proposed = self._strategy.propose(n - len(taken))
+            for choice in proposed:
+                if self.prune and self.prune.refuses(choice, trials):
+                    self._held.append(choice)
+                elif identity(choice) not in known:
+                    taken[identity(choice)] = choice
+            if len(taken) >= n or not proposed:
+                break
+        if not taken and self.prune:
+            held = [c for c in self._held if identity(c) not in known]
+            released = self.prune.keep(held, trials)[:n]
+            self._held = [c for c in held if c not in released]
+            return released
+        return list(taken.values())
+
+    def _explain_nothing(self) -> None:
+        """Raises an error where there was never anything to measure."""
+        if self.records:
+            return
+        from .spaces.solver import Solver  # OR-tools, for this alone
+
+        clash = "; ".join(Solver(self.space).clash())
+        raise CodegenError(
+            f"no choice of knobs meets the constraints of {self.workload.key} on {self.target.name}: {clash}"
+        )
 
     def _keep(self, choice: Choice, outcome: Outcome, **more: Any) -> store.Record:
         record = store.Record(

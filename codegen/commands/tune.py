@@ -1,22 +1,21 @@
-"""``tune`` and ``plan``: what is measured on this machine."""
+"""``tune``: a search on this machine."""
 
 from __future__ import annotations
 
-import fnmatch
+import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn
 
-from .. import models, ops, search, spaces, sweep
+from .. import models, ops, search, spaces
 from .. import tune as tuning
 from ..errors import CodegenError
-from ..measure import measurer
-from ..models import transfer as transferring
+from ..pool import Pool
 from ..records import store
 from ..search.economy import Patience
-from ..spaces.space import Space, pin
+from ..spaces.space import pin
 from ..workload import Workload, parse_dims
 from ._common import (
     GoalOption,
@@ -31,91 +30,117 @@ from ._common import (
     say,
     threads_of,
 )
+from ._tuning import MODELLED, Settings, strategy_of
+from ._tuning_model import ModelOptions, tune_model
 
-# The strategy that has a cost model, and which one it has if nothing is said.
-MODELLED, DEFAULT_MODEL = "constrained-genetic", "xgboost-rank"
+TRIALS = 64
 
 
 @app.command()
 def tune(
-    op: Annotated[str, typer.Option(help=f"The operator: {', '.join(ops.all_ops())}.")],
-    dims: Annotated[str, typer.Option(help="Its dimensions, * for a symbolic one, e.g. M=*,N=3072,K=768.")],
+    op: Annotated[str | None, typer.Option(help=f"The operator: {', '.join(ops.all_ops())}.")] = None,
+    dims: Annotated[
+        str | None, typer.Option(help="Its dimensions, * for a symbolic one, e.g. M=*,N=3072,K=768.")
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Instead of --op and --dims: a function, as PATH.py:FUNCTION or package.module:FUNCTION, that returns "
+            "a model and example inputs, (model, args) or (model, args, kwargs). Its workloads are tuned together."
+        ),
+    ] = None,
     dtype: Annotated[str, typer.Option(help="Of the operands in memory.")] = "float32",
     target: GoalOption = "native",
     space: Annotated[
         str | None,
         typer.Option(help="derived, metaschedule, or the operator's own, the default where it applies."),
     ] = None,
-    strategy: Annotated[str, typer.Option(help=f"{', '.join(search.all_strategies())}.")] = "random",
-    trials: Annotated[int, typer.Option(min=1, help="Choices to measure, those in the records included.")] = 64,
+    strategy: Annotated[
+        str | None,
+        typer.Option(
+            help=f"{', '.join(search.all_strategies())}. Default: {MODELLED}, or genetic where it lacks its libraries."
+        ),
+    ] = None,
+    trials: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help=f"Choices to measure, those in the records included; with --model of all workloads together. "
+            f"Default: {TRIALS} for each workload; with --model and --minutes, what there is time for.",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the strategy and of the data.")] = 0,
     records: StoreOption = Path("build/records"),
-    minutes: Annotated[float | None, typer.Option(min=0, help="Stop after so long.")] = None,
+    minutes: Annotated[
+        float | None, typer.Option(min=0, help="Stop after so long; with --model, plans included as far as may be.")
+    ] = None,
     threads: ThreadsOption = "1",
     limit: Annotated[float, typer.Option(min=1, help="Seconds that checking and timing one choice may take.")] = 300.0,
     plan: Annotated[bool, typer.Option(help="Measure the winner again, and its plan.")] = True,
     cost_model: Annotated[
-        str | None, typer.Option(help=f"The cost model of constrained-genetic: {', '.join(models.all_models())}.")
+        str | None, typer.Option(help=f"The cost model of {MODELLED}: {', '.join(models.all_models())}.")
     ] = None,
     transfer: Annotated[
         bool, typer.Option(help="The cost model starts from records of other workloads and targets in --records.")
     ] = True,
+    prune: Annotated[bool, typer.Option(help="Put off choices near those that were bad.")] = True,
     patience: Annotated[
         int | None, typer.Option(min=1, help="Stop when so many trials in a row gained less than --least-gain.")
     ] = None,
     least_gain: Annotated[float, typer.Option(min=0, help="A fraction of the best score before.")] = 0.01,
     knob: KnobsOption = None,
+    out_dir: Annotated[
+        Path, typer.Option("--out", help="With --model: where default.so, the pack, and export/ go.")
+    ] = Path("build/tuned"),
+    least_share: Annotated[
+        float, typer.Option(min=0, max=1, help="With --model: leave alone what has less of the time.")
+    ] = 0.01,
+    general: Annotated[
+        bool, typer.Option("--general", help="With --model: tune kernels for all sizes too. Their plans take long.")
+    ] = False,
 ) -> None:
-    """Searches for the best schedule of a workload and records every trial.
+    """Searches for the best schedules, of a workload or of all that matter in a model, and records every trial.
 
-    It goes on from the records that are there. Ctrl-C ends it; what was measured stays. The winner is measured again
-    and gets a plan: by size, whether the kernel or ATen serves a call.
+    It goes on from the records that are there. Ctrl-C ends it; what was measured stays. A winner is measured again
+    and gets a plan: by size, whether the kernel or ATen serves a call. With --model, the winners become a pack.
     """
-    workload = ops.check(Workload(op, dtype, parse_dims(dims)))
+    started = time.monotonic()
+    if model is not None and (op, dims) != (None, None):
+        raise CodegenError("--model and --op/--dims exclude each other")
+    if model is None and (op is None or dims is None):
+        raise CodegenError("nothing to tune: give --op and --dims, or --model")
+    if model is not None and (knob or space):
+        raise CodegenError("--knob and --space are of one workload; they don't go with --model")
+    workload = ops.check(Workload(op, dtype, parse_dims(dims))) if op is not None and dims is not None else None
     counts = threads_of(threads)
     fixed = knobs_of(knob)
-    if strategy not in search.all_strategies():
-        raise CodegenError(f"unknown strategy {strategy!r}; known: {', '.join(search.all_strategies())}")
+    name, why = strategy_of(strategy)
+    if cost_model is not None and cost_model not in models.all_models():
+        raise CodegenError(f"unknown cost model {cost_model!r}; known: {', '.join(models.all_models())}")
     goal, about = goal_of(target)
+    stop = None if patience is None else Patience(patience, least_gain)
+    settings = Settings(goal, about, name, cost_model, transfer, seed, records, counts, limit, stop, prune)
+    if strategy is None:
+        typer.echo(f"strategy: {name} ({why})")
+    if model is not None:
+        tune_model(ModelOptions(model, trials, minutes, plan, out_dir, least_share, general, started), settings)
+        return
+    assert workload is not None
     chosen = spaces.find(workload, goal, space)
     pin(chosen, fixed)
-    path = store.file_of(records, goal.name)
-    store.check_writable(path)
-    options = _model(strategy, cost_model, transfer, chosen, path, workload, seed)
-    stop = None if patience is None else Patience(patience, least_gain)
-    with measurer.LocalMeasurer(workload, goal, chosen.name, counts, seed=seed, limit=limit) as local:
-        run = tuning.Search(workload, goal, chosen, strategy, seed, path, about, local, options, stop)
+    with Pool() as pool:
+        run = settings.search(pool, workload, chosen)
         if run.measured:
-            typer.echo(f"{path}: {run.measured} choices of {workload.key} are measured already")
+            typer.echo(f"{settings.path}: {run.measured} choices of {workload.key} are measured already")
         try:
-            _search(run, trials, minutes, plan)
+            _search(run, trials or TRIALS, minutes, plan)
         except KeyboardInterrupt:
-            say(f"interrupted; {run.measured} choices of {workload.key} are in {path}")
+            say(f"interrupted; {run.measured} choices of {workload.key} are in {settings.path}")
             raise typer.Exit(130) from None
         best = run.best
     if best is None:
-        raise CodegenError(f"no choice of {workload.key} was right and in time; the reasons are in {path}")
+        raise CodegenError(f"no choice of {workload.key} was right and in time; the reasons are in {settings.path}")
     typer.echo(f"{workload.key} on {goal.name}: {line(best)}, trial {best.trial}, {best.knobs}")
-
-
-def _model(
-    strategy: str, name: str | None, transfer: bool, space: Space, path: Path, workload: Workload, seed: int
-) -> dict[str, Any]:
-    """The options of a strategy: its cost model, which may start from the records of others beside ``path``."""
-    if strategy != MODELLED:
-        if name is not None:
-            raise CodegenError(f"--cost-model is for {MODELLED}; {strategy} has no cost model")
-        return {}
-    chosen = name or DEFAULT_MODEL
-    if not transfer:
-        return {"model": models.load(chosen, seed)}
-    others = [
-        record
-        for file in sorted(path.parent.glob("*.jsonl"))
-        for record in store.read(file)
-        if record.workload != workload.key or file != path
-    ]
-    return {"model": transferring.transfer(chosen, space, others, seed)}
 
 
 def _search(run: tuning.Search, trials: int, minutes: float | None, plan: bool) -> None:
@@ -133,27 +158,3 @@ def _search(run: tuning.Search, trials: int, minutes: float | None, plan: bool) 
         if plan:
             bar.update(task, description=f"{run.workload.key}: the best again, and the winner's plan")
             run.crown()
-
-
-@app.command()
-def plan(
-    pattern: Annotated[str, typer.Argument(help="Keys, with * and ? standing for anything: 'gelu*(float32*'.")] = "*",
-    target: GoalOption = "native",
-    records: StoreOption = Path("build/records"),
-    threads: ThreadsOption = "1",
-) -> None:
-    """Measures the plans of shipped kernels as they are, without a search: where each wins and where ATen does."""
-    goal, about = goal_of(target)
-    found = [w for w in ops.shipped() if fnmatch.fnmatchcase(w.key, pattern)]
-    if not found:
-        raise CodegenError(f"no shipped workload is like {pattern!r}")
-    path = store.file_of(records, goal.name)
-    store.check_writable(path)
-    with progress(BarColumn(), MofNCompleteColumn()) as bar:
-        task = bar.add_task("machine code", total=len(found))
-
-        def report(record: store.Record) -> None:
-            bar.update(task, advance=1, description=record.workload)
-            bar.console.print(f"{record.workload}: {line(record)}", highlight=False, markup=False)
-
-        sweep.sweep(found, goal, path, about, threads_of(threads), report)

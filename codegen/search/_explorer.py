@@ -22,6 +22,8 @@ DRAWS = 500
 LISTED = 10_000
 # In a larger one the solver is asked so often for a choice that nobody tried.
 SAMPLES = 50
+# What a strategy proposes at once, if it does not say otherwise: enough to keep a machine busy building.
+BATCH = 8
 # So many moves may be completed in the search for one that leads somewhere.
 COMPLETED = 20
 
@@ -42,6 +44,11 @@ class Explorer:
         self._seen: Known = set()
         self._pending: Known = set()
         self._proposed = 0
+
+    @property
+    def batch(self) -> int:
+        """See :class:`.strategy.Strategy`."""
+        return BATCH
 
     def propose(self, n: int) -> list[dict[str, int]]:
         """Up to ``n`` valid choices that were neither proposed nor observed before; fewer only if none are left."""

@@ -36,6 +36,11 @@ class Annealing(Explorer):
         self._idle = 0  # trials since the restart or the last new best
         self._restarts = 0
 
+    @property
+    def batch(self) -> int:
+        """The random trials at the start, then each step depends on the one before."""
+        return max(1, START - len(self.trials))
+
     def _pick(self, rng: random.Random) -> Choice | None:
         if self._at is None or len(self.trials) < START:
             return None

@@ -52,6 +52,11 @@ class ConstrainedGenetic(Explorer):
         # A model that starts from other records knows enough to choose the first trials.
         self._start = 0 if isinstance(self._model, Transferred) else START
 
+    @property
+    def batch(self) -> int:
+        """Until the model's next lesson."""
+        return BATCH - (len(self.trials) - self._start) % BATCH
+
     def _pick(self, rng: random.Random) -> Choice | None:
         due = (len(self.trials) - self._start) // BATCH * BATCH + self._start
         if due < self._start or rng.random() < EPSILON:

@@ -25,6 +25,11 @@ CHILDREN = 10
 class Genetic(Explorer):
     """See the module."""
 
+    @property
+    def batch(self) -> int:
+        """What the generation lacks."""
+        return POPULATION - len(self.trials) % POPULATION
+
     def _pick(self, rng: random.Random) -> Choice | None:
         if len(self.trials) < POPULATION:
             return None

@@ -38,6 +38,11 @@ class QLearning(Explorer):
         self._at: Trial | None = None
         self._best = 0.0
 
+    @property
+    def batch(self) -> int:
+        """The random trials at the start, then each step depends on the one before."""
+        return max(1, START - len(self.trials))
+
     def _pick(self, rng: random.Random) -> Choice | None:
         if self._at is None:
             return None

@@ -24,6 +24,10 @@ class Strategy(Protocol):
     to ``observe`` and goes on. What was observed or proposed is not proposed again.
     """
 
+    @property
+    def batch(self) -> int:
+        """So many proposals make sense now before the first of them is observed; 1: the next depends on this one."""
+
     def propose(self, n: int) -> Sequence[dict[str, int]]:
         """Up to ``n`` valid choices to try next; fewer only where no others are left, which ends the search."""
 

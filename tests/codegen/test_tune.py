@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from codegen.errors import CodegenError
 from codegen.export import selection
 from codegen.measure.measurer import Outcome
 from codegen.records import store
-from codegen.search.economy import Patience
+from codegen.search.economy import NearBad, Patience
 from codegen.search.strategy import identity
 from codegen.spaces import space as spaces
 from codegen.target import find
@@ -27,6 +28,7 @@ class Bench:
 
     def __init__(self, fail_at: dict[int, str | type[BaseException]] | None = None) -> None:
         self.measured: list[tuple[tuple[str, int], ...]] = []
+        self.batches: list[int] = []
         self.planned: list[dict[str, int]] = []
         self._fail_at = fail_at or {}
 
@@ -39,16 +41,20 @@ class Bench:
             raise failure
         return Outcome("ok", None, 1e-3 / choice["mr"], 1e-3, 1e-7, 2e-7)
 
+    def measure_all(self, choices, rounds=1) -> Iterator[Outcome]:
+        self.batches.append(len(choices))
+        return (self.measure(choice, rounds) for choice in choices)
+
     def plan(self, choice) -> dict[str, Any]:
         self.planned.append(dict(choice))
         return {"status": "ok", "plan": "0444444444", "ratios": [None] * 10}
 
 
-def search(directory: Path, bench: Bench, seed: int = 0, **knobs: int) -> tune.Search:
+def search(directory: Path, bench: Bench, seed: int = 0, strategy: str = "random", **knobs: int) -> tune.Search:
     space = ops.load(WORKLOAD.op).space(WORKLOAD, TARGET)
     spaces.pin(space, knobs)
     path = store.file_of(directory, TARGET.name)
-    return tune.Search(WORKLOAD, TARGET, space, "random", seed, path, MACHINE, bench)
+    return tune.Search(WORKLOAD, TARGET, space, strategy, seed, path, MACHINE, bench)
 
 
 def on_disk(directory: Path) -> list[store.Record]:
@@ -187,10 +193,98 @@ def test_a_clash_is_told(tmp_path):
 
 
 @pytest.mark.parametrize("strategy", ["constrained-genetic", "genetic", "annealing", "qlearning", "random"])
-def test_every_strategy_drives_a_search(tmp_path, strategy):
+@pytest.mark.parametrize("prune", [None, NearBad()])
+def test_every_strategy_drives_a_search(tmp_path, strategy, prune):
+    bench = Bench()
+    run = search(tmp_path, bench, 5, strategy)
+    run.prune = prune
+    run.run(24, None, lambda _: None)
+    assert len(set(bench.measured)) == 24
+    assert {r.strategy for r in run.records} == {strategy}
+
+
+def test_a_step_measures_so_many_and_records_each_before_the_next(tmp_path):
     bench = Bench()
     run = search(tmp_path, bench)
-    again = tune.Search(WORKLOAD, TARGET, run.space, strategy, 5, run.path, run.machine, bench)
-    again.run(24, None, lambda _: None)
-    assert len(set(bench.measured)) == 24
-    assert {r.strategy for r in again.records} == {strategy}
+    for count, record in enumerate(run.step(11), 1):
+        assert on_disk(tmp_path)[-1] == record
+        assert len(bench.measured) == len(on_disk(tmp_path)) == count
+    assert run.measured == 11
+    assert sum(bench.batches) == 11
+    assert max(bench.batches) == 8  # as many as the random strategy likes to propose at once
+    assert list(run.step(0)) == []
+
+
+@pytest.mark.parametrize(
+    ("strategy", "batches"), [("annealing", [8, 1, 1, 1, 1]), ("qlearning", [8, 1, 1, 1, 1]), ("genetic", [8, 4])]
+)
+def test_a_batch_is_what_a_strategy_can_propose_before_it_sees_results(tmp_path, strategy, batches):
+    bench = Bench()
+    run = search(tmp_path, bench, strategy=strategy)
+    assert len(list(run.step(12))) == 12
+    assert bench.batches == batches
+
+
+def test_a_search_that_is_killed_within_a_batch_keeps_what_was_measured(tmp_path):
+    bench = Bench({3: KeyboardInterrupt})
+    with pytest.raises(KeyboardInterrupt):
+        list(search(tmp_path, bench).step(8))
+    assert bench.batches == [8]
+    assert [identity(r.knobs) for r in on_disk(tmp_path)] == bench.measured[:2]
+
+
+def test_what_was_measured_elsewhere_on_this_machine_is_not_measured_again(tmp_path):
+    first = Bench()
+    earlier = search(tmp_path / "earlier", first)
+    earlier.run(6, None, lambda _: None)
+    abroad = [replace(r, machine={**MACHINE, "cpu": "Another CPU"}) for r in earlier.records]
+    other = [replace(r, space="derived") for r in earlier.records]
+    store.rewrite(tmp_path / "abroad.jsonl", abroad + other)
+
+    bench = Bench()
+    run = search(tmp_path, bench)
+    run.elsewhere = [tmp_path / "abroad.jsonl"]
+    run.__post_init__()
+    assert run.measured == 0
+
+    run.elsewhere = [tmp_path / "abroad.jsonl", earlier.path, tmp_path / "missing.jsonl", run.path]
+    run.__post_init__()
+    assert run.measured == 6
+    assert run.best == earlier.best
+    run.run(9, None, lambda _: None)
+    assert len(bench.measured) == 3
+    assert not set(bench.measured) & set(first.measured)
+    assert len(on_disk(tmp_path)) == 3
+
+
+# What leaves 50 choices.
+FIXED = {
+    "mr": 6,
+    "nr": 16,
+    "kc": 256,
+    "chain": 128,
+    "nc": 256,
+    "mc": 48,
+    "copy_a": 1,
+    "skinny_rows": 14,
+    "wide_step": 8,
+}
+
+
+def test_an_exhaustive_search_with_pruning_tries_what_it_put_off_in_the_end(tmp_path):
+    class Cliff(Bench):
+        def measure(self, choice, rounds=1):
+            good = super().measure(choice, rounds)
+            return Outcome("failed", "too far ahead") if choice["prefetch"] == 32 else good
+
+    def order(directory: Path, prune: NearBad | None) -> list[bool]:
+        bench = Cliff()
+        run = search(directory, bench, strategy="exhaustive", **FIXED)
+        run.prune = prune
+        run.run(1000, None, lambda _: None)
+        assert len(set(bench.measured)) == len(bench.measured) == 50
+        return [dict(name)["prefetch"] == 32 for name in bench.measured]
+
+    plain, pruned = order(tmp_path / "plain", None), order(tmp_path / "pruned", NearBad())
+    assert sum(plain) == sum(pruned)
+    assert sum(i for i, bad in enumerate(pruned) if bad) > sum(i for i, bad in enumerate(plain) if bad)
