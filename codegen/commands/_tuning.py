@@ -19,8 +19,8 @@ from ..spaces.space import Space
 from ..target import Target
 from ..workload import Workload
 
-# The strategy that has a cost model, and which one it has if nothing is said.
-MODELLED, DEFAULT_MODEL = "constrained-genetic", "xgboost-rank"
+# The default strategy, those that have a cost model, and which one they have if nothing is said.
+DEFAULT, MODELLED, DEFAULT_MODEL = "constrained-genetic", ("constrained-genetic", "metaschedule"), "xgboost-rank"
 # A trial that failed is bad, and so is one with less than so much of the best score. Higher values cost more than they
 # gain: with one of 0.5, walks over neighbours (annealing, qlearning) found less in their first 64 trials.
 BAD = 0.25
@@ -40,8 +40,8 @@ def strategy_of(name: str | None) -> tuple[str, str]:
         return name, "as asked"
     missing = [module for module in NEEDED if importlib.util.find_spec(module) is None]
     if missing:
-        return WITHOUT, f"{MODELLED} needs {', '.join(missing)}: pip install 'tvmops[tune]'"
-    return MODELLED, "the default"
+        return WITHOUT, f"{DEFAULT} needs {', '.join(missing)}: pip install 'tvmops[tune]'"
+    return DEFAULT, "the default"
 
 
 @dataclass(frozen=True)
@@ -59,10 +59,12 @@ class Settings:
     limit: float  # seconds for checking and timing a choice
     patience: Patience | None
     prune: bool
+    aten: bool  # time ATen beside every candidate
+    flush: bool  # empty the caches before each sample
 
     def __post_init__(self) -> None:
-        if self.cost_model is not None and self.strategy != MODELLED:
-            raise CodegenError(f"--cost-model is for {MODELLED}; {self.strategy} has no cost model")
+        if self.cost_model is not None and self.strategy not in MODELLED:
+            raise CodegenError(f"--cost-model is for {' and '.join(MODELLED)}; {self.strategy} has no cost model")
         store.check_writable(self.path)
 
     @property
@@ -76,10 +78,18 @@ class Settings:
         Raises:
             CodegenError: the strategy or the cost model can't be made, or records can't be read.
         """
-        options = {"model": self._model(workload, space)} if self.strategy == MODELLED else {}
+        own = self.strategy == space.name  # TVM's search over TVM's space, with TVM's model
+        options = {"model": self._model(workload, space)} if self.strategy in MODELLED and not own else {}
         local = pool.measurer(
             lambda: measurer.LocalMeasurer(
-                workload, self.target, space.name, self.threads, seed=self.seed, limit=self.limit
+                workload,
+                self.target,
+                space.name,
+                self.threads,
+                seed=self.seed,
+                limit=self.limit,
+                aten=self.aten,
+                flush=self.flush,
             )
         )
         return tuning.Search(

@@ -30,7 +30,7 @@ from ._common import (
     say,
     threads_of,
 )
-from ._tuning import MODELLED, Settings, strategy_of
+from ._tuning import DEFAULT, MODELLED, Settings, strategy_of
 from ._tuning_model import ModelOptions, tune_model
 
 TRIALS = 64
@@ -58,7 +58,7 @@ def tune(
     strategy: Annotated[
         str | None,
         typer.Option(
-            help=f"{', '.join(search.all_strategies())}. Default: {MODELLED}, or genetic where it lacks its libraries."
+            help=f"{', '.join(search.all_strategies())}. Default: {DEFAULT}, or genetic where it lacks its libraries."
         ),
     ] = None,
     trials: Annotated[
@@ -78,12 +78,18 @@ def tune(
     limit: Annotated[float, typer.Option(min=1, help="Seconds that checking and timing one choice may take.")] = 300.0,
     plan: Annotated[bool, typer.Option(help="Measure the winner again, and its plan.")] = True,
     cost_model: Annotated[
-        str | None, typer.Option(help=f"The cost model of {MODELLED}: {', '.join(models.all_models())}.")
+        str | None, typer.Option(help=f"The cost model of {' and '.join(MODELLED)}: {', '.join(models.all_models())}.")
     ] = None,
     transfer: Annotated[
         bool, typer.Option(help="The cost model starts from records of other workloads and targets in --records.")
     ] = True,
     prune: Annotated[bool, typer.Option(help="Put off choices near those that were bad.")] = True,
+    aten: Annotated[
+        bool, typer.Option(help="Time ATen beside every candidate; else beside the first and the best.")
+    ] = True,
+    flush: Annotated[
+        bool, typer.Option("--flush", help="Empty the caches before each sample, for operands that come from memory.")
+    ] = False,
     patience: Annotated[
         int | None, typer.Option(min=1, help="Stop when so many trials in a row gained less than --least-gain.")
     ] = None,
@@ -119,7 +125,7 @@ def tune(
         raise CodegenError(f"unknown cost model {cost_model!r}; known: {', '.join(models.all_models())}")
     goal, about = goal_of(target)
     stop = None if patience is None else Patience(patience, least_gain)
-    settings = Settings(goal, about, name, cost_model, transfer, seed, records, counts, limit, stop, prune)
+    settings = Settings(goal, about, name, cost_model, transfer, seed, records, counts, limit, stop, prune, aten, flush)
     if strategy is None:
         typer.echo(f"strategy: {name} ({why})")
     if model is not None:

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from ..errors import CodegenError
+from ..spaces.sampling import Sampler
 from ..spaces.space import Choice, Space, broken
 from .strategy import Trial, identity
 
@@ -85,7 +86,7 @@ class Explorer:
         """A random choice that nobody tried, or that is not ``known``; None if there is none left."""
         known = self._seen if known is None else known
         for _ in range(DRAWS):
-            choice = {name: rng.choice(values) for name, values in self.domains.items()}
+            choice = self._sampler.draw(rng)
             if all(c.holds(choice) for c in self.space.constraints) and identity(choice) not in known:
                 return choice
         if self._all is not None:
@@ -128,6 +129,10 @@ class Explorer:
         except ModuleNotFoundError as error:
             raise CodegenError(f"this search needs {error.name}: pip install 'tvmops[tune]'") from None
         return Solver(self.space)
+
+    @cached_property
+    def _sampler(self) -> Sampler:
+        return Sampler(self.space)
 
     @cached_property
     def _all(self) -> list[dict[str, int]] | None:

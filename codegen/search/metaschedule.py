@@ -56,6 +56,11 @@ class Evolution(Explorer):
         self._ranked: list[dict[str, int]] = []  # of the last batch, the best predicted last
         self._learned = 0  # from so many trials
 
+    @property
+    def batch(self) -> int:
+        """Until the model learns again."""
+        return BATCH - len(self.trials) % BATCH
+
     def _pick(self, rng: random.Random) -> Choice | None:
         due = len(self.trials) // BATCH * BATCH
         if due == 0 or rng.random() < EPSILON:
@@ -87,7 +92,7 @@ class Evolution(Explorer):
         """Up to ``count`` valid choices, tried or not; at least ``LEAST`` if there are some."""
         found = []
         for _ in range(DRAWS * count):
-            choice = {name: rng.choice(values) for name, values in self.domains.items()}
+            choice = self._sampler.draw(rng)
             if all(c.holds(choice) for c in self.space.constraints):
                 found.append(choice)
                 if len(found) == count:

@@ -183,7 +183,7 @@ NEWER = '{"format": 99}'
         ([*OP, "--cost-model", "oracle"], "unknown cost model 'oracle'; known: "),
         (
             [*OP, "--strategy", "random", "--cost-model", "none"],
-            "--cost-model is for constrained-genetic; random has no cost model",
+            "--cost-model is for constrained-genetic and metaschedule; random has no cost model",
         ),
         ([*OP, "--knob", "tile=3"], "unknown knob 'tile'; known: mr, nr"),
         ([*OP, "--knob", "mr=99"], "mr=99 is not one of 2, 3"),
