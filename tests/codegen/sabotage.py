@@ -35,9 +35,11 @@ def sabotaged(
     """
 
     def build(choice: Choice) -> Path:
-        pack_directory = here(WORKLOAD, target, directory)(choice).parent
-        source = pack_directory / "pack.c"
-        text = source.read_text()
+        pack_directory = directory / target
+        if not (pack_directory / "sound.c").exists():
+            source = here(WORKLOAD, target, directory)(choice).with_name("pack.c")
+            source.replace(pack_directory / "sound.c")
+        text = (pack_directory / "sound.c").read_text()
         if loading:
             function = f"__attribute__((constructor)) static void sabotaged(void) {{ {loading} }}"
         else:
@@ -48,7 +50,7 @@ def sabotaged(
                 text = text.replace(f", {symbol}}}", ", sabotaged}")
             assert text.count("sabotaged") == len(tiles)
         includes = "".join(f"#include <{name}.h>\n" for name in HEADERS)
-        source.write_text(f"#define _GNU_SOURCE\n{includes}{function}\n{text}")
+        (pack_directory / "pack.c").write_text(f"#define _GNU_SOURCE\n{includes}{function}\n{text}")
         return pack.link(pack_directory, pack_directory / f"{name}.so", (pack_directory / "leaves").glob("*.o"))
 
     return build

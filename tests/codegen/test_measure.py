@@ -232,10 +232,11 @@ def test_what_a_candidate_writes_is_bounded(target, directory, runner):
 
 def test_the_server_is_started_again_after_it_died(target, library, runner):
     assert runner.run(library, request(target), 60)["status"] == "ok"
-    server = runner._server._process.pid
-    os.kill(server, signal.SIGKILL)
+    server = runner._server._process
+    server.kill()
+    server.wait()
     assert runner.run(library, request(target), 60)["status"] == "ok"
-    assert runner._server._process.pid != server
+    assert runner._server._process is not server
 
 
 def test_a_candidate_may_kill_the_server_and_its_keeper(target, directory, library, runner):
