@@ -26,7 +26,7 @@ WORKLOADS = (
     "softmax_backward(float32;M=128,N=1024)",
     "layer_norm(float32;M=128,N=1024)",
     "mean(float32;M=256,N=1024)",
-    "gelu(float32;N=131072)",
+    "sigmoid(float32;N=131072)",
     "bias_activation(float32;M=128,N=1024)",
     "gated_activation(float32;M=128,N=1024)",
 )

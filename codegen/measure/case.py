@@ -57,7 +57,7 @@ def ratio(one: Case) -> float:
     found: list[float] = []
     before = _C.set_thread_mode(-1)
     try:
-        without = within("off")
+        without = within("off") if one.explained else one.aten
         try:
             without()
         except RuntimeError:  # a part of an operator, which has no other way

@@ -11,12 +11,14 @@ from tvm import s_tir, te, tirx
 
 from .. import ops
 from ..errors import CodegenError
+from ..ops._rows import RowsOperator
 from ..target import Target
 from ..workload import Workload
 from .constraints import Choice, Constraint
 from .space import Knob, Leaf
 
 MAIN = "main"
+ROLES = ("operands", "role", "written", "bytes", "flat")
 # Of tensors, by the number that the params of a kernel tell. ``measure/whole.py`` has the same in PyTorch.
 DTYPES = ("float32", "bfloat16", "float16", "float64", "int64", "int32", "int8", "uint8")
 
@@ -66,7 +68,19 @@ class WholeSpace:
             out[f"dtype{i}"] = DTYPES.index(str(tvm.DataType(tensor.dtype)))
             out[f"ndim{i}"] = len(tensor.shape)
             out |= {f"size{i}_{d}": int(size) for d, size in enumerate(tensor.shape)}
-        return out
+        return out | self._roles()
+
+    def _roles(self) -> dict[str, int]:
+        """What the driver of row programs must know to give its problems to this kernel; nothing for other operators.
+
+        Nor for those that have a variant for each activation: the definition is of the first alone.
+        """
+        operator = ops.load(self.workload.op)
+        if not isinstance(operator, RowsOperator) or len(operator.variants(self.workload.dtype)) > 1:
+            return {}
+        rows = operator.space(self.workload, self.target)
+        params = rows.params(rows.default())
+        return {name: value for name, value in params.items() if name.rstrip("0123456789") in ROLES}
 
     def apply(self, choice: Choice) -> list[Leaf]:
         """The kernel of a choice."""

@@ -4,6 +4,8 @@
 #include <climits>
 #include <cstring>
 #include <iterator>
+#include <memory>
+#include <string_view>
 #include <type_traits>
 
 #include "drivers/binding.h"
@@ -242,6 +244,38 @@ class Run {
   bool threads_ = false, streams_ = false;
 };
 
+// Compact operands, aligned, none of which is written over another.
+bool whole_fits(const RowsKernel& kernel, const RowsProblem& problem) {
+  if (problem.inner > 1 || problem.variant != 0) return false;
+  for (int i = 0; i < kernel.operands; i++) {
+    const RowsProblem::Data& one = problem.operand[i];
+    const Role role = kernel.operand[i].role;
+    if (role == Role::kScratch) continue;
+    if (!one.data || reinterpret_cast<uintptr_t>(one.data) % runtime::kAlignment != 0) return false;
+    if (role == Role::kRow && one.stride != problem.n && problem.outer > 1) return false;
+    for (int j = 0; j < kernel.operands && kernel.operand[i].written; j++)
+      if (j != i && problem.operand[j].data == one.data) return false;
+  }
+  return true;
+}
+
+// In the order of the definition: what is read, params of one element, what is written.
+void run_whole(const RowsKernel& kernel, const RowsProblem& problem) {
+  alignas(runtime::kAlignment) float params[RowsKernel::kMaxParams][runtime::kAlignment / sizeof(float)];
+  void* data[kMax + RowsKernel::kMaxParams];
+  int64_t count = 0;
+  const int64_t inputs = static_cast<int64_t>(kernel.whole->arguments.size()) - kernel.whole->outputs;
+  for (int i = 0; i < kernel.operands; i++)
+    if (!kernel.operand[i].written && kernel.operand[i].role != Role::kScratch) data[count++] = problem.operand[i].data;
+  for (int i = 0; count < inputs; i++) {
+    params[i][0] = problem.param[i];
+    data[count++] = params[i];
+  }
+  for (int i = 0; i < kernel.operands; i++)
+    if (kernel.operand[i].written && kernel.operand[i].role != Role::kScratch) data[count++] = problem.operand[i].data;
+  kernel.whole->run(data);
+}
+
 }  // namespace
 
 RowsKernel::RowsKernel(const tvmops_kernel& kernel) : source(&kernel) {
@@ -254,6 +288,11 @@ RowsKernel::RowsKernel(const tvmops_kernel& kernel) : source(&kernel) {
     operand[i].bytes = static_cast<int>(param(kernel, "bytes" + number, 1, 8));
   }
   flat = param(kernel, "flat", 0, 1) != 0;
+  m = dim(kernel, "M");
+  if (kernel.driver == std::string_view("whole")) {
+    whole = std::make_shared<const WholeKernel>(kernel);
+    return;
+  }
   tile = param(kernel, "tile", 1, 1 << 20);
   height = param(kernel, "height", 1, 64);
   parallel_bytes = param(kernel, "parallel_bytes", 0, INT64_MAX);
@@ -271,6 +310,7 @@ RowsKernel::RowsKernel(const tvmops_kernel& kernel) : source(&kernel) {
 }
 
 bool fits(const RowsKernel& kernel, const RowsProblem& problem) {
+  if (kernel.whole) return whole_fits(kernel, problem) || (kernel.general && fits(*kernel.general, problem));
   if (problem.inner > 1) return kernel.column[problem.variant] && problem.n * problem.inner < kReach;
   if (!kernel.row[problem.variant] || problem.n >= kReach / 2) return false;
   for (int i = 0; i < kernel.operands; i++)
@@ -279,7 +319,12 @@ bool fits(const RowsKernel& kernel, const RowsProblem& problem) {
 }
 
 void rows(const RowsKernel& kernel, const RowsProblem& problem, const ParallelFor& parallel) {
-  Run(kernel, problem, parallel)();
+  if (!kernel.whole)
+    Run(kernel, problem, parallel)();
+  else if (whole_fits(kernel, problem))
+    run_whole(kernel, problem);
+  else
+    Run(*kernel.general, problem, parallel)();
 }
 
 int64_t rows_plan_bucket(bool by_size, bool column, int64_t n, int64_t elements) {

@@ -5,8 +5,10 @@
 #define TVMOPS_DRIVERS_ROWS_H_
 
 #include <cstdint>
+#include <memory>
 
 #include "drivers/activation.h"
+#include "drivers/whole.h"
 #include "runtime/abi.h"
 #include "runtime/parallel.h"
 
@@ -37,6 +39,7 @@ struct RowsKernel {
 
   const tvmops_kernel* source;
   int64_t n = -1;  // static length of a row; -1: any
+  int64_t m = -1;  // static number of rows
   int operands = 0;
   RowsOperand operand[kMaxOperands] = {};
   bool flat = false;  // no element depends on another: where memory is contiguous, rows may be cut anywhere
@@ -49,6 +52,10 @@ struct RowsKernel {
   int64_t parallel_bytes = 0;  // below it one thread does it all
   int64_t stream_bytes = 0;    // from it on, results bypass the caches
   int64_t block_bytes = 0;     // what is computed before it is streamed out
+
+  // A program of static size that TVM scheduled as a whole. Where its demands on memory are not met, `general` serves.
+  std::shared_ptr<const WholeKernel> whole;
+  const RowsKernel* general = nullptr;
 
   bool by_size() const { return flat || n > 0; }  // see rows_plan_bucket
 };

@@ -61,6 +61,13 @@ class KernelTable {
     return slot.general;
   }
 
+  // The whole kernel for just so many rows of n, or null. (Those of flat operators have no number of rows.)
+  const Bound* find_whole(const OpKey& op, Storage storage, int64_t m, int64_t n) const {
+    for (const Bound* bound : newest().slots[op.index() * kStorages + storage].exact)
+      if (bound->kernel.n == n && (bound->kernel.m == m || bound->kernel.m < 0)) return bound;
+    return nullptr;
+  }
+
   bool serves(const tvmops_kernel* kernel) const {
     for (const auto& bound : newest().bound)
       if (bound->kernel.source == kernel) return true;
@@ -68,9 +75,13 @@ class KernelTable {
   }
 
  private:
+  // Whether whole kernels may stand in for some of a driver's problems.
+  static constexpr bool kTakesWhole = requires(Kernel& kernel) { kernel.general; };
+
   struct Slot {
     const Bound* general = nullptr;
     std::vector<const Bound*> by_length;  // few
+    std::vector<Bound*> exact;            // whole kernels, of static sizes alone
   };
 
   // Never changes; a new one replaces it when a pack or a plan is added.
@@ -96,13 +107,19 @@ class KernelTable {
     for (size_t op = 0; op < OpKey::all().size(); op++) {
       const std::string name = OpKey::all()[op];
       for (const runtime::Kernel* kernel : state->snapshot->callable(name)) {
-        if (driver_ != std::string_view(kernel->table->driver)) continue;
+        const std::string_view driver = kernel->table->driver;
+        const bool whole = kTakesWhole && driver == "whole" && runtime::find_param(*kernel->table, "operands");
+        if (driver != driver_ && !whole) continue;
         for (int storage = 0; storage < kStorages; storage++) {
           const std::string prefix = name + "(" + kStorageNames[storage] + ";";
           if (std::strncmp(kernel->table->workload, prefix.c_str(), prefix.size()) == 0)
             add(*state, state->slots[op * kStorages + storage], *kernel->table);
         }
       }
+    }
+    if constexpr (kTakesWhole) {
+      for (const Slot& slot : state->slots)
+        for (Bound* bound : slot.exact) bound->kernel.general = slot.general ? &slot.general->kernel : nullptr;
     }
     state_.store(state.get(), std::memory_order_release);
     return *state.release();
@@ -112,6 +129,13 @@ class KernelTable {
   static void add(State& state, Slot& slot, const tvmops_kernel& source) {
     auto bound = std::make_unique<Bound>(source);
     const int64_t n = bound->kernel.n;
+    if constexpr (kTakesWhole) {
+      if (bound->kernel.whole) {
+        slot.exact.push_back(bound.get());
+        state.bound.push_back(std::move(bound));
+        return;
+      }
+    }
     if (n < 0) {
       if (slot.general) return;
       slot.general = bound.get();

@@ -19,6 +19,12 @@ const KernelTable<RowsKernel>& table() {
 RowsChoice choose_rows(const OpKey& op, Storage storage, int64_t outer, int64_t n, int64_t inner) {
   const Mode mode = current_mode();
   if (mode == Mode::kOff) return {nullptr, reason::kOff};
+  if (inner == 1) {
+    const auto* exact = table().find_whole(op, storage, outer, n);
+    if (exact && mode == Mode::kForce) return {&exact->kernel, reason::kForced};
+    if (exact && (exact->plan.empty() || exact->plan[0]))
+      return {&exact->kernel, exact->plan.empty() ? reason::kThumb : reason::kWins};
+  }
   const auto* bound = table().find(op, storage, n);
   if (!bound) return {nullptr, reason::kNoKernel};
   if (mode == Mode::kForce) return {&bound->kernel, reason::kForced};
