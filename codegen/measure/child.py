@@ -21,7 +21,7 @@ from .. import ops
 from ..workload import Workload
 from . import gemm, rotary, rows, scan, timing, whole
 from .case import Case
-from .objectives import Energy, Workspace
+from .objectives import Energy
 from .plan import measure_plan
 
 # Relative Frobenius error against float64: at most so many times ATen's own, or the floor of the case.
@@ -52,8 +52,8 @@ def relative_error(result: Tensor | tuple[Tensor, ...], exact: Tensor) -> float:
     return float(torch.linalg.vector_norm(result.double() - exact)) / (norm or 1.0)
 
 
-def check(cases: Iterable[Case], threads: Sequence[int], workspace: Workspace) -> tuple[float, float]:
-    """The worst error of the candidate, and ATen's in the same case. All calls are the workspace's to watch.
+def check(cases: Iterable[Case], threads: Sequence[int]) -> tuple[float, float]:
+    """The worst error of the candidate, and ATen's in the same case.
 
     Raises:
         WrongError: an error is more than twice ATen's.
@@ -61,8 +61,7 @@ def check(cases: Iterable[Case], threads: Sequence[int], workspace: Workspace) -
     worst = (0.0, 0.0)
     for case in cases:
         assert case.exact is not None
-        with workspace.watched():
-            served = tvmops.explain(case.ours) if case.explained else ()
+        served = tvmops.explain(case.ours) if case.explained else ()
         if case.explained and (not served or any(decision.kernel is None for decision in served)):
             raise RuntimeError(
                 f"no kernel serves {_name(case)}: {served[0].reason if served else 'nothing was called'}"
@@ -72,8 +71,7 @@ def check(cases: Iterable[Case], threads: Sequence[int], workspace: Workspace) -
         for count, route in product(threads, case.routes):
             torch.set_num_threads(count)
             _C.set_thread_route(route)
-            with workspace.watched():
-                error = relative_error(case.ours(), case.exact)
+            error = relative_error(case.ours(), case.exact)
             _C.set_thread_route(-1)
             if not error <= limit:  # NaN is not
                 raise WrongError(
@@ -108,32 +106,32 @@ def measure(request: dict[str, Any]) -> dict[str, Any]:
     - ``flush`` (False): whether the caches are emptied before each sample.
 
     Times are trimmed means by case and thread count, and geometric means of those; ``spread`` is the median of theirs.
+    ``workspace_bytes`` are what the kernel keeps for its calls: scratch, of all threads, without packed weights.
     """
     family = FAMILIES[load(request)["driver"]]
     workload, threads = Workload.parse(request["workload"]), request["threads"]
-    workspace = Workspace(lambda: _C.release_packed_weights(True))
     found: dict[str, Any] = {}
     with tvmops.mode("force"), torch.no_grad():
         if request.get("check", True):
             try:
-                worst = check(family.checks(workload, request["knobs"], request["seed"]), threads, workspace)
+                worst = check(family.checks(workload, request["knobs"], request["seed"]), threads)
             except WrongError as wrong:
                 return {"status": "wrong", "reason": str(wrong)}
             found["error"], found["aten_error"] = worst
-        found |= _time(family.timings(workload, request["seed"]), request, workspace)
-    found["workspace_bytes"] = workspace.bytes
+        found |= _time(family.timings(workload, request["seed"]), request)
+    _C.release_packed_weights(True)
+    found["workspace_bytes"] = _C.scratch_bytes()
     return {"status": "ok", **{k: v for k, v in found.items() if v is not None}}
 
 
-def _time(cases: Iterable[Case], request: dict[str, Any], workspace: Workspace) -> dict[str, Any]:
+def _time(cases: Iterable[Case], request: dict[str, Any]) -> dict[str, Any]:
     flush = timing.flusher() if request.get("flush") else None
     energy, joules = Energy(), []
     points, spreads = [], []
     for case in cases:
         for count in request["threads"]:
             torch.set_num_threads(count)
-            with workspace.watched():
-                case.ours()
+            case.ours()
             calls = [case.ours, case.aten] if request.get("aten", True) else [case.ours]
             taken = timing.samples(calls, request["rounds"], flush)
             times = dict(zip(("seconds", "aten_seconds"), map(timing.trimmed_mean, taken), strict=False))

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 import struct
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -50,51 +48,6 @@ def code_bytes(library: Path) -> int:
         return total
     except (struct.error, IndexError, ValueError) as error:
         raise CodegenError(f"{library} is not a whole ELF file: {error}") from None
-
-
-# struct mallinfo2 of glibc: bytes that are mapped apart, and bytes in use otherwise, are of interest here.
-_MALLINFO = ("arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost")
-
-
-class _Mallinfo(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_size_t) for name in _MALLINFO]
-
-
-class Workspace:
-    """How much memory the extension keeps for its calls: what a call has taken and does not give back with its result.
-
-    That is the scratch of the drivers, which belongs to a thread and is used again; it is seen only in the calls that
-    make it larger, so all calls from a process's first one on are to be watched. Weights that were packed are given
-    back first. What a call allocates and frees again is not seen, nor less than :data:`UNNOTICED` at a time, nor
-    anything where the C library is not glibc.
-    """
-
-    def __init__(self, release: Callable[[], Any]) -> None:
-        self._release = release
-        self._grown = 0
-        self._read: Any = getattr(ctypes.CDLL(None), "mallinfo2", None)
-        if self._read is not None:
-            self._read.restype = _Mallinfo
-
-    @property
-    def bytes(self) -> int | None:
-        """In all, None if it can't be known."""
-        return None if self._read is None else self._grown
-
-    @contextmanager
-    def watched(self) -> Iterator[None]:
-        """Around a call whose result is not kept."""
-        before = self._used()
-        yield
-        grown = self._used() - before
-        self._grown += grown // LINE * LINE if grown >= UNNOTICED else 0
-
-    def _used(self) -> int:
-        if self._read is None:
-            return 0
-        self._release()
-        found = self._read()
-        return int(found.uordblks + found.hblkhd)
 
 
 class Energy:

@@ -52,6 +52,7 @@ def test_a_sound_candidate_is_ok(directory, name, key):
     assert outcome.points
     assert 0 < outcome.error <= max(2 * outcome.aten_error, 1e-7)
     assert outcome.ratio > 0
+    assert outcome.workspace_bytes is not None
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ import itertools
 from pathlib import Path
 
 import pytest
-import torch
 
 import tvmops
 from codegen import spaces
@@ -70,21 +69,6 @@ def test_energy_that_cannot_be_read_is_not_known(tmp_path, missing):
     energy = objectives.Energy(tmp_path)
     assert not energy.readable
     assert energy.of(lambda: pytest.fail("nothing is to be measured")) is None
-
-
-def test_workspace_is_what_stays_and_not_what_is_given_back():
-    kept = [torch.ones(1 << 20)]  # torch's own first needs are not the call's
-    kept.clear()
-    workspace = objectives.Workspace(lambda: None)
-    with workspace.watched():
-        torch.ones(1 << 20)
-    assert workspace.bytes == 0
-    with workspace.watched():
-        kept.append(torch.ones(1 << 20))
-    assert 4 << 20 <= workspace.bytes < 5 << 20
-    with workspace.watched():
-        kept.clear()
-    assert workspace.bytes >= 4 << 20
 
 
 def test_the_trimmed_mean_is_not_moved_by_an_outlier():
