@@ -10,10 +10,8 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tvm import tirx
-from tvm.ir import Expr
-
 from . import mathlib
+from ._tvm import Expr, tirx
 from .gelu import (
     GELU_TABULATED,
     GELU_TANH_TABULATED,
@@ -52,7 +50,6 @@ LOG1P = (
     0.33330464363098145,
     -0.4999993145465851,
 )
-ZERO, HALF, ONE, TWO = f32(0.0), f32(0.5), f32(1.0), f32(2.0)
 
 
 def where(condition: Expr, yes: Expr, no: Expr) -> Expr:
@@ -62,53 +59,53 @@ def where(condition: Expr, yes: Expr, no: Expr) -> Expr:
 
 def relu(x: Expr) -> Expr:
     """max(x, 0); NaN stays, and -0 too."""
-    return tirx.max(ZERO, x)
+    return tirx.max(f32(0.0), x)
 
 
 def relu_backward(g: Expr, y: Expr) -> Expr:
     """G where not x <= 0: a NaN lets it pass, as in torch's threshold_backward."""
-    return where(y <= ZERO, ZERO, g)
+    return where(y <= f32(0.0), f32(0.0), g)
 
 
 def squared_relu(x: Expr) -> Expr:
     """max(x, 0)**2: So et al., "Primer: Searching for Efficient Transformers", 2021."""
-    y = tirx.max(ZERO, x)
+    y = tirx.max(f32(0.0), x)
     return y * y
 
 
 def squared_relu_backward(g: Expr, x: Expr) -> Expr:
     """2 g max(x, 0), zero whatever g is where x <= 0."""
-    return where(x <= ZERO, ZERO, g * (x + x))
+    return where(x <= f32(0.0), f32(0.0), g * (x + x))
 
 
 def leaky_relu(x: Expr, negative_slope: Expr) -> Expr:
     """X above zero, else negative_slope x."""
-    return where(x > ZERO, x, x * negative_slope)
+    return where(x > f32(0.0), x, x * negative_slope)
 
 
 def leaky_relu_backward(g: Expr, x: Expr, negative_slope: Expr) -> Expr:
     """G above zero, else negative_slope g."""
-    return where(x > ZERO, g, g * negative_slope)
+    return where(x > f32(0.0), g, g * negative_slope)
 
 
 def elu(x: Expr, alpha: Expr) -> Expr:
     """X from zero on, alpha (e**x - 1) below."""
-    return where(x < ZERO, alpha * expm1(x), x)
+    return where(x < f32(0.0), alpha * expm1(x), x)
 
 
 def elu_backward(g: Expr, x: Expr, alpha: Expr) -> Expr:
     """G above zero, else alpha g e**x."""
-    return where(x > ZERO, g, g * alpha * exp(x))
+    return where(x > f32(0.0), g, g * alpha * exp(x))
 
 
 def sigmoid_backward(g: Expr, y: Expr) -> Expr:
     """G y (1 - y)."""
-    return g * (ONE - y) * y
+    return g * (f32(1.0) - y) * y
 
 
 def tanh_backward(g: Expr, y: Expr) -> Expr:
     """G (1 - y**2)."""
-    return g * fma(negative(y), y, ONE)
+    return g * fma(negative(y), y, f32(1.0))
 
 
 def silu(x: Expr) -> Expr:
@@ -122,8 +119,8 @@ def silu_backward(g: Expr, x: Expr) -> Expr:
     x = clamp(x, -87.0, 87.0)
     s, q = expm1_parts(negative(x))
     e = fma(s, q, s)
-    d = ONE / (ONE + e)
-    return g * (d * fma(x, e * d, ONE))
+    d = f32(1.0) / (f32(1.0) + e)
+    return g * (d * fma(x, e * d, f32(1.0)))
 
 
 def mish(x: Expr) -> Expr:
@@ -134,16 +131,16 @@ def mish(x: Expr) -> Expr:
     """
     u = clamp(x, -110.3, 15.0)
     scaled, q = expm1_parts(u, shift=SCALE, exact=True)
-    g = q + ONE
+    g = q + f32(1.0)
     e = g * (scaled * f32(2.0**-SCALE))
-    half = HALF * e
+    half = f32(0.5) * e
     h = fma(half, e, e)
-    d = rounded_sum(h, ONE)
-    lost = (h - (d - ONE)) + fma(half, e, e - h)
+    d = rounded_sum(h, f32(1.0))
+    lost = (h - (d - f32(1.0))) + fma(half, e, e - h)
     below = u * scaled
     w = fma(half, g, fma(negative(lost), fma(e, f32(-0.35), g), q))
     below = fma(below, w, below)
-    return where(x > ZERO, u * f32(-(2.0**SCALE)), below) / (d * f32(2.0**SCALE)) + tirx.max(ZERO, x)
+    return where(x > f32(0.0), u * f32(-(2.0**SCALE)), below) / (d * f32(2.0**SCALE)) + tirx.max(f32(0.0), x)
 
 
 def mish_backward(g: Expr, x: Expr) -> Expr:
@@ -154,9 +151,9 @@ def mish_backward(g: Expr, x: Expr) -> Expr:
     x = clamp(x, -87.0, 20.0)  # beyond, the derivative is 0 or 1
     s, q = expm1_parts(x)
     e = fma(s, q, s)
-    w = e * (e + TWO)
-    d = ONE / (w + TWO)
-    return g * (d * fma(f32(4.0) * e * (e + ONE) * x, d, w))
+    w = e * (e + f32(2.0))
+    d = f32(1.0) / (w + f32(2.0))
+    return g * (d * fma(f32(4.0) * e * (e + f32(1.0)) * x, d, w))
 
 
 def softplus(x: Expr, beta: Expr, threshold: Expr) -> Expr:
@@ -168,9 +165,9 @@ def softplus(x: Expr, beta: Expr, threshold: Expr) -> Expr:
     low = tirx.max(fma(x, beta, negative(z)), f32(-1.0))  # where z is infinite and e zero this is NaN or infinite
     low = tirx.min(low, f32(1.0))
     s, q = expm1_parts(tirx.max(f32(-88.0), negative(tirx.abs(z))), low=low)
-    p = q + ONE
+    p = q + f32(1.0)
     e = p * s
-    value = s + fma(s, fma(p, e * polynomial(e, LOG1P), q), tirx.max(ZERO, z))
+    value = s + fma(s, fma(p, e * polynomial(e, LOG1P), q), tirx.max(f32(0.0), z))
     return where(z > threshold, x, value / beta)
 
 
@@ -187,8 +184,8 @@ def hardswish(x: Expr) -> Expr:
 
 def hardswish_backward(g: Expr, x: Expr) -> Expr:
     """0 below -3, g above 3, g (x/3 + 1/2) between."""
-    inner = g * fma(x, f32(1 / 3), HALF)
-    return where(x <= f32(-3.0), ZERO, where(x >= f32(3.0), g, inner))
+    inner = g * fma(x, f32(1 / 3), f32(0.5))
+    return where(x <= f32(-3.0), f32(0.0), where(x >= f32(3.0), g, inner))
 
 
 def erf_backward(g: Expr, x: Expr) -> Expr:
@@ -231,9 +228,9 @@ POINTWISE: dict[str, Pointwise] = {
     "hardswish": Pointwise(hardswish, hardswish_backward),
     "squared_relu": Pointwise(squared_relu, squared_relu_backward),
     "exp": Pointwise(exp, lambda g, y: g * y, saves="output"),
-    "expm1": Pointwise(expm1, lambda g, y: g * (y + ONE), saves="output"),
+    "expm1": Pointwise(expm1, lambda g, y: g * (y + f32(1.0)), saves="output"),
     "log": Pointwise(mathlib.log, lambda g, x: g / x),
-    "log1p": Pointwise(log1p, lambda g, x: g / (x + ONE)),
+    "log1p": Pointwise(log1p, lambda g, x: g / (x + f32(1.0))),
     "sqrt": Pointwise(mathlib.sqrt, lambda g, y: g / (y + y), saves="output"),
     "rsqrt": Pointwise(mathlib.rsqrt, lambda g, y: f32(-0.5) * g * (y * y * y), saves="output"),
     "erf": Pointwise(mathlib.erf, erf_backward),

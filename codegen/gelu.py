@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from tvm import tirx
-from tvm.ir import Expr
 
+from ._tvm import Expr, tirx
 from .leaves.lower import f32
 from .mathlib import (
     LOG2E,
@@ -30,7 +29,6 @@ from .mathlib import (
     times_logistic,
 )
 
-ZERO, ONE = f32(0.0), f32(1.0)
 # Where e**(-t**2 / 2) is zero.
 FAR = 13.26
 # Phi(-t) e**(t**2 / 2) (t + SHIFT) in powers of y = 1 / (t + SHIFT) for 0 <= t <= FAR, within 2**-28.6 of itself; and
@@ -69,8 +67,8 @@ def gelu(x: Expr) -> Expr:
     """x Phi(x) = max(x, 0) - t Phi(-t) with t = |x|, where Phi(-t) = e**(-t**2 / 2) y H(y) and y = 1 / (t + SHIFT)."""
     t = tirx.min(f32(FAR), tirx.abs(x))
     d = rounded_sum(t, f32(SHIFT))
-    y = ONE / d
-    error = fma((d - f32(SHIFT)) - t, y, fma(negative(y), d, ONE))  # of y, relative; goes into the exponent
+    y = f32(1.0) / d
+    error = fma((d - f32(SHIFT)) - t, y, fma(negative(y), d, f32(1.0)))  # of y, relative; goes into the exponent
     half = f32(-0.5) * t
     u = half * t
     s, q = expm1_parts(u, low=fma(polynomial(y, MILLS_SLOPE), error, fma(half, t, negative(u))))
@@ -83,14 +81,14 @@ def gelu(x: Expr) -> Expr:
     st = s * t
     b = st * y
     b_low = fma(st, y, negative(b))
-    rest = fma(h, q, h_low * (q + ONE))
-    return tirx.max(ZERO, x) - fma(b, h, fma(b, rest, b_low * (h + rest)))
+    rest = fma(h, q, h_low * (q + f32(1.0)))
+    return tirx.max(f32(0.0), x) - fma(b, h, fma(b, rest, b_low * (h + rest)))
 
 
 def _quick(x: Expr) -> tuple[Expr, Expr, Expr]:
     """t = |x|, e**(-t**2 / 2), and Phi(-t) divided by it."""
     t = tirx.min(f32(FAR), tirx.abs(x))
-    y = ONE / (t + f32(QUICK_SHIFT))
+    y = f32(1.0) / (t + f32(QUICK_SHIFT))
     s, q = expm1_parts(f32(-0.5) * t * t)
     return t, fma(s, q, s), y * polynomial(y, QUICK)
 
@@ -101,7 +99,7 @@ def gelu_quick(x: Expr) -> Expr:
     For what is rounded to low precision, and for sums of many products, which are no more accurate.
     """
     t, e, tail = _quick(x)
-    return fma(negative(t * e), tail, tirx.max(ZERO, x))
+    return fma(negative(t * e), tail, tirx.max(f32(0.0), x))
 
 
 # The quick forms with tables, for vectors of 16 floats: x Phi(x) = max(x, 0) - t P(t) with t = |x|, where P is a
@@ -165,7 +163,7 @@ class Tabulated:
         p = coefficient(self.degree)
         for k in reversed(range(self.degree)):
             p = fma(p, u, coefficient(k))
-        return fma(negative(t), p, tirx.max(ZERO, x))
+        return fma(negative(t), p, tirx.max(f32(0.0), x))
 
 
 GELU_TABULATED = Tabulated(lambda t: 0.5 * math.erfc(t * math.sqrt(0.5)), 6)
@@ -176,7 +174,7 @@ def gelu_backward(g: Expr, x: Expr) -> Expr:
     """g (Phi(x) + x phi(x)), with the normal distribution's Phi and its density phi = e**(-x**2 / 2) / sqrt(2 pi)."""
     t, e, tail = _quick(x)
     below = e * fma(t, f32(-1 / math.sqrt(2 * math.pi)), tail)
-    return g * tirx.Select(x > ZERO, ONE - below, below)
+    return g * tirx.Select(x > f32(0.0), f32(1.0) - below, below)
 
 
 def _tanh_argument(x: Expr) -> tuple[Expr, Expr]:
@@ -205,6 +203,6 @@ def gelu_tanh_backward(g: Expr, x: Expr) -> Expr:
     x = clamp(x, -10.0, 10.0)  # beyond, the derivative is 0 or 1
     s, q = exp2m1_parts(*map(negative, _tanh_argument(x)))
     e = fma(s, q, s)
-    p = ONE / (ONE + e)
-    slope = f32(TANH_SLOPE) * fma(f32(3 * TANH_CUBIC) * x, x, ONE)
-    return g * (p * fma(x * slope, e * p, ONE))
+    p = f32(1.0) / (f32(1.0) + e)
+    slope = f32(TANH_SLOPE) * fma(f32(3 * TANH_CUBIC) * x, x, f32(1.0))
+    return g * (p * fma(x * slope, e * p, f32(1.0)))

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import math
 
-from tvm import tirx
-from tvm.ir import Expr
-
+from ._tvm import Expr, tirx
 from .leaves.lower import f32, i32
 
 LOG2E = math.log2(math.e)

@@ -10,9 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from tvm import te, tirx
-from tvm.ir import Expr
-
+from ._tvm import Expr, te, tirx
 from .leaves.lower import f32, i32
 from .mathlib import maximum, minimum
 
@@ -109,10 +107,10 @@ _INF = float("inf")
 REDUCTIONS: dict[str, Reduction] = {
     "sum": Reduction("float32", 0.0, lambda a, x: a + x),
     # NaN is not kept: for a maximum that is then subtracted from every element, which brings it back.
-    "max": Reduction("float32", -_INF, tirx.max),
+    "max": Reduction("float32", -_INF, lambda a, x: tirx.max(a, x)),
     "nanmax": Reduction("float32", -_INF, maximum),
     "nanmin": Reduction("float32", _INF, minimum),
-    "first": Reduction("int32", 2**31 - 1, tirx.min),
+    "first": Reduction("int32", 2**31 - 1, lambda a, x: tirx.min(a, x)),
 }
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from tvm import s_tir, tirx
-from tvm.ir import Expr
+from .._tvm import Expr, s_tir, tirx
 
 # StorageRewrite drops the annotation that keeps an accumulator tile on the stack, where LLVM turns it into registers.
 PASS_CONFIG = {"tirx.disable_storage_rewrite": True}

@@ -59,9 +59,7 @@ def _case(workload: Workload, seed: int, *, exact: bool) -> Case:
 
 def bind(workload: Workload, inputs: Sequence[Tensor]) -> tuple[Callable[[], None], Tensor]:
     """The loaded kernel of a workload as a call on these tensors, and the first of the results that it writes."""
-    kernel = next(
-        k for k in _C.kernels() if k["workload"] == workload.key and k["driver"] == "whole" and not k["shadowed"]
-    )
+    kernel = next(k for k in _C.kernels(workload.key) if k["driver"] == "whole" and not k["shadowed"])
     params = kernel["params"]
     tensors = []
     for i in range(params["arguments"]):

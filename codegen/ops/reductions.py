@@ -52,8 +52,7 @@ def _fold(kind: str) -> Callable[[], Mapping[str, Program]]:
     """The programs of a reduction whose partial results are reduced in the same way."""
 
     def make() -> Mapping[str, Program]:
-        from tvm import tirx
-
+        from .._tvm import tirx
         from ..mathlib import fma, is_nan
         from ..program import Operand, Pass, Program, Scalars
 
@@ -85,8 +84,7 @@ def _arg(kind: str) -> Callable[[], Mapping[str, Program]]:
     """Of argmax and argmin: the best value, then the first place where it is; NaN is better than any number."""
 
     def make() -> Mapping[str, Program]:
-        from tvm import tirx
-
+        from .._tvm import tirx
         from ..mathlib import is_nan
         from ..program import Operand, Pass, Program, Scalars
 
@@ -95,8 +93,8 @@ def _arg(kind: str) -> Callable[[], Mapping[str, Program]]:
         def first(place: Value) -> Pass:
             # Where the best is NaN, only NaN will do; where it is not, there is none.
             here: Value = lambda v: tirx.Or(v.x == v.m, is_nan(v.x))  # noqa: E731
-            none = tirx.const(2**31 - 1, "int32")
-            return Pass(reduce={"i": ("first", lambda v: tirx.Select(here(v), place(v), none))})
+            none: Value = lambda v: tirx.Select(here(v), place(v), tirx.const(2**31 - 1, "int32"))  # noqa: E731
+            return Pass(reduce={"i": ("first", none)})
 
         def bits(index: Any) -> Any:
             return tirx.reinterpret("float32", index)
@@ -125,8 +123,7 @@ def _var() -> Mapping[str, Program]:
     algorithm, and how pieces are joined. A partial result is the rounded mean, the sum of deviations, and that of
     their squares.
     """
-    from tvm import tirx
-
+    from .._tvm import tirx
     from ..leaves.lower import f32
     from ..program import Operand, Pass, Program, Scalars
 
@@ -248,8 +245,7 @@ def _reduction(op: str, make: Callable[[], Mapping[str, Program]], **more: Any) 
 
 def _amax_backward() -> Program:
     """Elements equal to the result share the gradient; none are where that is NaN, and 0 / 0 goes everywhere."""
-    from tvm import tirx
-
+    from .._tvm import tirx
     from ..leaves.lower import f32
     from ..mathlib import fma
     from ..program import Operand, Pass, Program, Scalars

@@ -112,8 +112,7 @@ def _log_softmax_backward() -> Program:
 
 def _logsumexp() -> Program:
     """Infinite maxima are not subtracted: then s is NaN only if the row has one, and the result else the maximum."""
-    from tvm import tirx
-
+    from .._tvm import tirx
     from ..leaves.lower import f32
     from ..mathlib import exp_nonpositive, fma, log_normal
     from ..program import Operand, Pass, Program, Scalars

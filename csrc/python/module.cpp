@@ -18,10 +18,12 @@ using namespace tvmops;
 
 namespace {
 
-py::list list_kernels() {
+// Of a workload's key; of all where it is empty.
+py::list list_kernels(const std::string& workload) {
   py::list all;
   const auto snapshot = runtime::Registry::global().snapshot();
   for (const auto& kernel : snapshot->kernels()) {
+    if (!workload.empty() && workload != kernel.table->workload) continue;
     py::dict entry;
     entry["name"] = kernel.table->name;
     entry["op"] = kernel.table->op;
@@ -65,7 +67,7 @@ PYBIND11_MODULE(_C, m) {
 
   m.def("load_pack", [](const std::string& path) { return runtime::load_pack(path, runtime::Registry::global()); });
   m.def("load_pack_path", [] { return runtime::load_pack_path(runtime::Registry::global()); });
-  m.def("kernels", &list_kernels);
+  m.def("kernels", &list_kernels, py::arg("workload") = "");
   m.def("packs", &list_packs);
   m.def("usable_targets", [] { return runtime::Registry::global().usable_targets(); });
   m.def("known_targets", &runtime::known_targets);
