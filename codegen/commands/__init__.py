@@ -1,6 +1,6 @@
 """The command line. One file a group of commands, which add themselves to the application in ``_common``."""
 
-from . import build, report, show, tune
+from . import build, measure, report, show, tune
 from ._common import app
 
-__all__ = ["app", "build", "report", "show", "tune"]
+__all__ = ["app", "build", "measure", "report", "show", "tune"]
