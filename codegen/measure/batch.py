@@ -19,7 +19,7 @@ from typing import Any
 
 from ..errors import CodegenError
 from ..worker import WorkerError
-from .batch_files import RESULTS, Request, Result, digest, requests, results
+from .batch_files import RESULTS, Request, Result, digest, mend, requests, results
 from .local import LocalRunner
 from .runner import Machine
 
@@ -100,7 +100,7 @@ def _open(path: Path) -> Iterator[int]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise CodegenError(f"another run writes to {path}") from None
-        os.ftruncate(handle, path.read_bytes().rfind(b"\n") + 1)
+        mend(path)
         yield handle
     finally:
         os.close(handle)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,6 +71,12 @@ class Result:
 def digest(pack: Path) -> str:
     """The SHA-256 of a file, as a request has it of its pack."""
     return hashlib.sha256(pack.read_bytes()).hexdigest()
+
+
+def mend(path: Path) -> None:
+    """Cuts off what a killed process left of the last line of a file, if it is there."""
+    if path.is_file():
+        os.truncate(path, path.read_bytes().rfind(b"\n") + 1)
 
 
 def lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

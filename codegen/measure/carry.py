@@ -117,6 +117,7 @@ def export(
     if directory.is_dir() and any(directory.iterdir()) and not path.is_file():
         raise CodegenError(f"{directory} is not empty, and no batch")
     (directory / batch_files.PACKS).mkdir(parents=True, exist_ok=True)
+    batch_files.mend(path)
     every = batch_files.requests(directory) if path.is_file() else {}
     mine = [r for r in every.values() if (r.workload, r.target) == (workload.key, target.name)]
     known = {identity(r.knobs) for r in mine if r.space == space.name}

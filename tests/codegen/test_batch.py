@@ -249,11 +249,17 @@ def test_another_candidate_than_was_exported_is_refused(carried, tmp_path):
 
 
 def test_knobs_can_be_given(target, tmp_path):
-    arguments = ["export", "--op", "linear", "--dims", "M=*,N=40,K=24", "--target", target, "--out", tmp_path / "batch"]
+    directory = tmp_path / "batch"
+    arguments = ["export", "--op", "linear", "--dims", "M=*,N=40,K=24", "--target", target, "--out", directory]
     default = spaces.find(WORKLOAD, find(target)).default()
     two = ["--knobs", f"mr={default['mr'] - 1}", "--knobs", f"mr={default['mr'] - 2},chain=128"]
     assert command(*arguments, *two).exit_code == 0
-    found = list(batch_files.requests(tmp_path / "batch").values())
+    with open(directory / batch_files.REQUESTS, "a") as file:
+        file.write('{"format":1,')  # an export was killed here
+    twice = command(*arguments, *two)
+    assert twice.exit_code == 2
+    assert "no choice of linear(float32;M=*,N=40,K=24) is new" in " ".join(twice.stderr.split())
+    found = list(batch_files.requests(directory).values())
     assert [r.knobs for r in found] == [
         {**default, "mr": default["mr"] - 1},
         {**default, "mr": default["mr"] - 2, "chain": 128},
