@@ -125,9 +125,7 @@ def sound(target, choice, directory) -> Path:
     return here(WORKLOAD, target, directory)(choice)
 
 
-def test_a_session_outlives_bad_candidates_is_given_back_and_left_alone_by_others(
-    farm, target, choice, sound, directory
-):
+def test_a_session_outlives_bad_candidates_and_is_given_back(farm, target, choice, sound, directory):
     farm.servers(1)
     runner = RpcRunner(farm.address, KEY, find(target))
     machine = runner.about()
