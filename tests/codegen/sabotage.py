@@ -46,7 +46,7 @@ def sabotaged(
             for symbol in tiles:
                 text = text.replace(f", {symbol}}}", ", sabotaged}")
             assert text.count("sabotaged") == len(tiles)
-        includes = "".join(f"#include <{h}.h>\n" for h in ("dlfcn", "signal", "stdio", "stdlib", "string", "unistd"))
+        includes = "".join(f"#include <{h}.h>\n" for h in ("dlfcn", "signal", "stdio", "stdlib", "unistd"))
         source.write_text(f"#define _GNU_SOURCE\n{includes}{function}\n{text}")
         return pack.link(pack_directory, pack_directory / f"{name}.so", (pack_directory / "leaves").glob("*.o"))
 
