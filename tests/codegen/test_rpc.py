@@ -151,7 +151,8 @@ def test_a_candidate_that_takes_two_servers_down_is_recorded_so(farm, target, ch
     farm.servers(3)
     # Above the candidate: the server of forks, its keeper, the session, the RPC server.
     climb = (
-        "char* strrchr(const char*, int); char name[64], text[512]; int pid = getpid(), up = 0; for (int i = 0; i < 4; i++) { "
+        "char* strrchr(const char*, int); char name[64], text[512]; int pid = getpid(), up = 0; "
+        "for (int i = 0; i < 4; i++) { "
         'snprintf(name, 64, "/proc/%d/stat", pid); FILE* f = fopen(name, "r"); text[fread(text, 1, 511, f)] = 0; '
         "fclose(f); sscanf(strrchr(text, ')'), \") %*c %d\", &up); pid = up; } kill(pid, SIGKILL); for (;;) pause();"
     )
