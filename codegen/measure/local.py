@@ -1,17 +1,17 @@
-"""Candidates on this machine: the client of ``forkserver``."""
+"""Candidates on this machine: the client of ``forkserver``. TVM is needed only to tell its version."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import tvm
+from typing import TYPE_CHECKING, Any
 
 from ..errors import CodegenError
-from ..target import Target
 from ..worker import Worker, WorkerError
 from .runner import Machine
+
+if TYPE_CHECKING:
+    from ..target import Target
 
 MEMORY = 8 << 30  # bytes that a candidate may take, beyond what its process has from the start
 START_LIMIT = 120.0  # seconds to import torch and tvmops
@@ -26,14 +26,15 @@ class LocalRunner:
     starts with the first request, and again after it died.
 
     Args:
-        target: whose kernels are run; None to be asked about the machine only.
+        target: whose kernels are run, or its name; None to be asked about the machine only.
         memory: bytes that a candidate may take.
         pin: whether a candidate that is timed gets as many cores as it has threads, and always the same ones.
     """
 
-    def __init__(self, target: Target | None = None, *, memory: int = MEMORY, pin: bool = True) -> None:
+    def __init__(self, target: Target | str | None = None, *, memory: int = MEMORY, pin: bool = True) -> None:
         self._options = {"memory": memory, "pin": pin}
-        env = {"TVMOPS_TARGET": target.name if target else "", "TVMOPS_MODE": "", "TVMOPS_PACK_PATH": ""}
+        name = target if isinstance(target, str) else target.name if target else ""
+        env = {"TVMOPS_TARGET": name, "TVMOPS_MODE": "", "TVMOPS_PACK_PATH": ""}
         # numpy's library would start threads, which a fork would not have.
         env |= {"TVMOPS_CALIBRATION": "off", "OPENBLAS_NUM_THREADS": "1"}
         self._server = Worker(f"{__package__}.forkserver", env, grace=GRACE)
@@ -52,6 +53,17 @@ class LocalRunner:
         Raises:
             CodegenError: tvmops can't be imported.
         """
+        import tvm
+
+        machine = self.machine()
+        return Machine({**machine.about, "tvm": tvm.__version__}, machine.targets)
+
+    def machine(self) -> Machine:
+        """As :meth:`about`, without TVM and its version.
+
+        Raises:
+            CodegenError: tvmops can't be imported.
+        """
         try:
             self._server.ready(START_LIMIT)
             answer = self._server.call({**self._options, "what": "about", "seconds": START_LIMIT}, START_LIMIT + GRACE)
@@ -59,7 +71,7 @@ class LocalRunner:
             raise CodegenError(f"tvmops can't be imported here, build the extension first: {error}") from None
         if answer["status"] != "ok":
             raise CodegenError(f"tvmops does not work here: {answer['reason']}")
-        return Machine({**answer["machine"], "tvm": tvm.__version__}, tuple(answer["targets"]))
+        return Machine(answer["machine"], tuple(answer["targets"]))
 
     def close(self) -> None:
         """Ends the server, and with it whatever a candidate left running."""

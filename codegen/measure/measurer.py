@@ -238,11 +238,12 @@ class LocalMeasurer:
         request = {"what": "measure", "rounds": rounds, "check": check, "aten": side_by_side, "knobs": dict(choice)}
         try:
             answer = self._runner.run(pack, {**request, **self._common}, self._limit)
+        except WorkerError as error:
+            return Outcome(error.status, str(error))
+        try:
             if answer["status"] != "ok":
                 return Outcome(answer["status"], answer.get("reason", ""))
             return self._measured(answer, pack, side_by_side)
-        except WorkerError as error:
-            return Outcome(error.status, str(error))
         except (KeyError, TypeError, ValueError) as error:  # a candidate may have written the answer
             return Outcome("failed", f"its answer is no measurement: {type(error).__name__}: {error}")
 
