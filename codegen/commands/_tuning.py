@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from .. import models, search
 from .. import tune as tuning
 from ..errors import CodegenError
 from ..measure import measurer
+from ..measure.runner import Runner
 from ..models import transfer as transferring
 from ..pool import Pool
 from ..records import SHIPPED, store
@@ -61,6 +63,7 @@ class Settings:
     prune: bool
     aten: bool  # time ATen beside every candidate
     flush: bool  # empty the caches before each sample
+    runner: Callable[[], Runner]
 
     def __post_init__(self) -> None:
         if self.cost_model is not None and self.strategy not in MODELLED:
@@ -90,6 +93,7 @@ class Settings:
                 limit=self.limit,
                 aten=self.aten,
                 flush=self.flush,
+                runner=self.runner(),
             )
         )
         return tuning.Search(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn
@@ -24,6 +25,7 @@ from ._common import (
     StoreOption,
     ThreadsOption,
     app,
+    goal_of,
     knobs_of,
     progress,
     say,
@@ -142,8 +144,10 @@ def import_(directory: BatchArgument, records: StoreOption = Path("build/records
     typer.echo(f"{records}: {len(added)} records added, {known} were there")
 
 
-def runner_of(name: str, goal: str, tracker: str | None, key: str | None) -> tuple[Runner, Target, dict[str, object]]:
-    """The runner of that name, the target of that name, which its machine runs, and the machine as records tell it.
+def runner_of(
+    name: str, goal: str, tracker: str | None, key: str | None
+) -> tuple[Callable[[], Runner], Target, dict[str, Any]]:
+    """What gives runners of that name, the target of that name, which their machine runs, and the machine for records.
 
     Args:
         name: local, or rpc with a tracker and a key.
@@ -155,30 +159,25 @@ def runner_of(name: str, goal: str, tracker: str | None, key: str | None) -> tup
     from ..measure.local import LocalRunner
     from ..measure.rpc import RpcRunner
 
-    wanted = None if goal == "native" else find(goal)
     if name == "local":
         if tracker or key:
             raise CodegenError("--tracker and --key are for the runner rpc, not for local")
-        local = LocalRunner()
-        try:
-            machine = local.about()
-        finally:
-            local.close()
-    elif name == "rpc":
-        if not tracker or not key:
-            raise CodegenError("the runner rpc needs --tracker HOST:PORT and --key KEY")
-        remote = RpcRunner(address_of(tracker), key)
-        machine = remote.about()
-    else:
+        here, about = goal_of(goal)
+        return lambda: LocalRunner(here), here, about
+    if name != "rpc":
         raise CodegenError(f"unknown runner {name!r}; known: local, rpc")
+    if not tracker or not key:
+        raise CodegenError("the runner rpc needs --tracker HOST:PORT and --key KEY")
+    wanted = None if goal == "native" else find(goal)
+    remote = RpcRunner(address_of(tracker), key)
+    try:
+        machine = remote.about()
+    finally:
+        remote.close()
     usable = [t for t in machine.targets if t in TARGETS]
-    found = wanted or (find(usable[0]) if usable else None)
-    if found is None or found.name not in usable:
-        if name == "rpc":
-            remote.close()
-        what = f"the target {found.name}" if found else f"any of the targets {', '.join(TARGETS)}"
-        raise CodegenError(f"the machine of the runner {name} does not run {what}, only {', '.join(machine.targets)}")
-    if name == "local":
-        return LocalRunner(found), found, machine.about
-    remote.target = found
-    return remote, found, machine.about
+    there = wanted or (find(usable[0]) if usable else None)
+    if there is None or there.name not in usable:
+        what = f"the target {there.name}" if there else f"any of the targets {', '.join(TARGETS)}"
+        raise CodegenError(f"the machine of the runner rpc does not run {what}, only {', '.join(machine.targets)}")
+    remote.target = there
+    return lambda: remote, there, machine.about  # one for all searches: each holds a server, and reconnects when used

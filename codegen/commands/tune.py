@@ -23,7 +23,6 @@ from ._common import (
     StoreOption,
     ThreadsOption,
     app,
-    goal_of,
     knobs_of,
     line,
     progress,
@@ -32,6 +31,7 @@ from ._common import (
 )
 from ._tuning import DEFAULT, MODELLED, Settings, strategy_of
 from ._tuning_model import ModelOptions, tune_model
+from .measure import runner_of
 
 TRIALS = 64
 
@@ -84,6 +84,11 @@ def tune(
         bool, typer.Option(help="The cost model starts from records of other workloads and targets in --records.")
     ] = True,
     prune: Annotated[bool, typer.Option(help="Put off choices near those that were bad.")] = True,
+    runner: Annotated[
+        str, typer.Option(help="Where candidates run: local, or rpc, on servers (`measure serve`) behind a tracker.")
+    ] = "local",
+    tracker: Annotated[str | None, typer.Option(help="HOST:PORT of the tracker, for the runner rpc.")] = None,
+    key: Annotated[str | None, typer.Option(help="Of the servers, for the runner rpc.")] = None,
     aten: Annotated[
         bool, typer.Option(help="Time ATen beside every candidate; else beside the first and the best.")
     ] = True,
@@ -123,9 +128,11 @@ def tune(
     name, why = strategy_of(strategy)
     if cost_model is not None and cost_model not in models.all_models():
         raise CodegenError(f"unknown cost model {cost_model!r}; known: {', '.join(models.all_models())}")
-    goal, about = goal_of(target)
+    make, goal, about = runner_of(runner, target, tracker, key)
     stop = None if patience is None else Patience(patience, least_gain)
-    settings = Settings(goal, about, name, cost_model, transfer, seed, records, counts, limit, stop, prune, aten, flush)
+    settings = Settings(
+        goal, about, name, cost_model, transfer, seed, records, counts, limit, stop, prune, aten, flush, make
+    )
     if strategy is None:
         typer.echo(f"strategy: {name} ({why})")
     if model is not None:

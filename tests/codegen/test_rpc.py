@@ -222,12 +222,11 @@ def test_a_server_that_hangs_is_left_for_another(farm, target, choice, sound):
 
 
 def test_runners_are_found_by_name(farm, target):
-    runner, goal, about = runner_of("local", "native", None, None)
-    runner.close()
+    make, goal, about = runner_of("local", "native", None, None)
+    make().close()
     assert goal.name == target
     farm.servers(1)
-    remote, found, there = runner_of("rpc", target, farm.tracker, KEY)
-    remote.close()
+    _, found, there = runner_of("rpc", target, farm.tracker, KEY)
     assert (found, there) == (goal, about)
 
 
