@@ -14,6 +14,7 @@ from ..errors import CodegenError
 from ..measure import measurer
 from ..measure.runner import Runner
 from ..models import transfer as transferring
+from ..models.features import Features
 from ..pool import Pool
 from ..records import SHIPPED, store
 from ..search.economy import NearBad, Patience
@@ -54,6 +55,7 @@ class Settings:
     machine: dict[str, Any]  # as records tell it
     strategy: str
     cost_model: str | None
+    features: str  # of the cost model
     transfer: bool
     seed: int
     records: Path  # the folder
@@ -68,6 +70,8 @@ class Settings:
     def __post_init__(self) -> None:
         if self.cost_model is not None and self.strategy not in MODELLED:
             raise CodegenError(f"--cost-model is for {' and '.join(MODELLED)}; {self.strategy} has no cost model")
+        if self.features not in models.FEATURES:
+            raise CodegenError(f"unknown features {self.features!r}; known: {', '.join(models.FEATURES)}")
         store.check_writable(self.path)
 
     @property
@@ -82,7 +86,10 @@ class Settings:
             CodegenError: the strategy or the cost model can't be made, or records can't be read.
         """
         own = self.strategy == space.name  # TVM's search over TVM's space, with TVM's model
-        options = {"model": self._model(workload, space)} if self.strategy in MODELLED and not own else {}
+        options: dict[str, Any] = {}
+        if self.strategy in MODELLED and not own:
+            options["features"] = models.features_of(self.features, space)
+            options["model"] = self._model(workload, space, options["features"])
         local = pool.measurer(
             lambda: measurer.LocalMeasurer(
                 workload,
@@ -114,7 +121,7 @@ class Settings:
     def _files(self) -> list[Path]:
         return sorted(self.records.glob("*.jsonl"))
 
-    def _model(self, workload: Workload, space: Space) -> models.CostModel:
+    def _model(self, workload: Workload, space: Space, features: Features) -> models.CostModel:
         """A cost model, which may start from the records of other workloads and targets."""
         name = self.cost_model or DEFAULT_MODEL
         if not self.transfer:
@@ -125,4 +132,4 @@ class Settings:
             for record in store.read(file)
             if record.workload != workload.key or file != self.path
         ]
-        return transferring.transfer(name, space, others, self.seed)
+        return transferring.transfer(name, space, others, self.seed, features)

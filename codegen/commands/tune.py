@@ -80,6 +80,10 @@ def tune(
     cost_model: Annotated[
         str | None, typer.Option(help=f"The cost model of {' and '.join(MODELLED)}: {', '.join(models.all_models())}.")
     ] = None,
+    features: Annotated[
+        str,
+        typer.Option(help="What the cost model sees: knobs, or tir: the scheduled program, too. It takes longer."),
+    ] = "knobs",
     transfer: Annotated[
         bool, typer.Option(help="The cost model starts from records of other workloads and targets in --records.")
     ] = True,
@@ -131,7 +135,7 @@ def tune(
     make, goal, about = runner_of(runner, target, tracker, key)
     stop = None if patience is None else Patience(patience, least_gain)
     settings = Settings(
-        goal, about, name, cost_model, transfer, seed, records, counts, limit, stop, prune, aten, flush, make
+        goal, about, name, cost_model, features, transfer, seed, records, counts, limit, stop, prune, aten, flush, make
     )
     if strategy is None:
         typer.echo(f"strategy: {name} ({why})")

@@ -16,9 +16,12 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from ..spaces.space import Space
+    from .features import Features
+
     Array = npt.NDArray[np.float64]
 
-_NO_MODELS = {"calibration", "features", "transfer"}
+_NO_MODELS = {"calibration", "features", "tir_features", "transfer"}
 
 
 class CostModel(Protocol):
@@ -38,6 +41,26 @@ def all_models() -> list[str]:
     """The names of all models."""
     modules = (m.name for m in pkgutil.iter_modules(__path__) if m.name not in _NO_MODELS and m.name[0] != "_")
     return sorted(name.replace("_", "-") for name in modules)
+
+
+FEATURES = ("knobs", "tir")
+
+
+def features_of(name: str, space: Space) -> Features:
+    """What a model sees of the choices of a space: their knobs, or the program that TVM makes of them, too.
+
+    Raises:
+        CodegenError: there are no such features, or the space has none of them.
+    """
+    if name not in FEATURES:
+        raise CodegenError(f"unknown features {name!r}; known: {', '.join(FEATURES)}")
+    if name == "tir":
+        from .tir_features import TirFeatures
+
+        return TirFeatures(space)
+    from .features import Features
+
+    return Features(space)
 
 
 def load(name: str, seed: int = 0) -> CostModel:

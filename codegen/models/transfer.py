@@ -55,7 +55,9 @@ class Transferred:
         return self._trials / (self._trials + EVEN) if self._trials >= OWN else 0.0
 
 
-def transfer(name: str, space: Space, records: Sequence[Record], seed: int = 0) -> CostModel:
+def transfer(
+    name: str, space: Space, records: Sequence[Record], seed: int = 0, features: Features | None = None
+) -> CostModel:
     """A model that starts from records of other workloads or targets, of those that were made in the same space.
 
     Scores are divided by the best of their workload and target: a kernel that beats ATen threefold here and one that
@@ -71,7 +73,7 @@ def transfer(name: str, space: Space, records: Sequence[Record], seed: int = 0) 
             found[record.workload, record.target][tuple(record.knobs[k.name] for k in space.knobs)] = record
     groups = [list(group.values()) for group in found.values()]
     groups = [group for group in groups if len(group) > 1 and any(record.ratio for record in group)]
-    features = Features(space)
+    features = features or Features(space)
     if not groups or not features.columns:  # nothing to learn from, or nothing to choose
         return load(name, seed)
     scores = np.concatenate([_normalised(group) for group in groups])

@@ -15,7 +15,6 @@ Parents are drawn by roulette over ranks, since a cost model that ranks gives no
 from __future__ import annotations
 
 import random
-from functools import cached_property
 
 import numpy as np
 
@@ -43,9 +42,15 @@ KEY_SHARE = 0.7
 class ConstrainedGenetic(Explorer):
     """See the module."""
 
-    def __init__(self, space: Space, seed: int, model: CostModel | None = None) -> None:
-        """``model``: a fresh one, or one that starts from other records (see :mod:`codegen.models.transfer`)."""
+    def __init__(
+        self, space: Space, seed: int, model: CostModel | None = None, features: Features | None = None
+    ) -> None:
+        """``model``: a fresh one, or one that starts from other records (see :mod:`codegen.models.transfer`).
+
+        ``features``: what it sees of a choice; by default its knobs.
+        """
         super().__init__(space, seed)
+        self._features = features or Features(space)
         self._model = model or models.load(MODEL, seed)
         self._ranked: list[dict[str, int]] = []  # what the last batch predicts, the best last
         self._learned = -1  # from so many trials; -1: nothing yet
@@ -114,18 +119,14 @@ class ConstrainedGenetic(Explorer):
         shares = np.cumsum([importance[name] for name in ranked])
         return ranked[: int(np.searchsorted(shares, KEY_SHARE)) + 1]
 
-    @cached_property
-    def _features(self) -> Features:
-        return Features(self.space)
-
     def _figures(self) -> dict[str, int]:
         return {"learned_from": max(self._learned, 0)}
 
 
-def create(space: Space, seed: int, model: CostModel | None = None) -> Strategy:
+def create(space: Space, seed: int, model: CostModel | None = None, features: Features | None = None) -> Strategy:
     """A fresh strategy.
 
     Raises:
         CodegenError: the library that the default model needs is not installed.
     """
-    return ConstrainedGenetic(space, seed, model)
+    return ConstrainedGenetic(space, seed, model, features)

@@ -50,8 +50,11 @@ EPSILON = 0.05
 class Evolution(Explorer):
     """See the module."""
 
-    def __init__(self, space: Space, seed: int, model: CostModel | None = None) -> None:
+    def __init__(
+        self, space: Space, seed: int, model: CostModel | None = None, features: Features | None = None
+    ) -> None:
         super().__init__(space, seed)
+        self._features = features or Features(space)
         self._model = model or models.load(MODEL, seed)
         self._ranked: list[dict[str, int]] = []  # of the last batch, the best predicted last
         self._learned = 0  # from so many trials
@@ -145,10 +148,6 @@ class Evolution(Explorer):
         within = {name for knobs in splits for name in knobs}
         return splits, [n for n, values in self.domains.items() if n not in within and len(values) > 1]
 
-    @cached_property
-    def _features(self) -> Features:
-        return Features(self.space)
-
     def _figures(self) -> dict[str, int]:
         return {"learned_from": self._learned}
 
@@ -166,7 +165,7 @@ def _moved_factor(rng: random.Random, choice: Choice, knobs: Sequence[str]) -> d
     return {source: size // factor, target: choice[target] * factor}
 
 
-def create(space: Space, seed: int, model: CostModel | None = None) -> Strategy:
+def create(space: Space, seed: int, model: CostModel | None = None, features: Features | None = None) -> Strategy:
     """A fresh strategy.
 
     Raises:
@@ -175,8 +174,8 @@ def create(space: Space, seed: int, model: CostModel | None = None) -> Strategy:
     from ..spaces.metaschedule import MetaScheduleSpace
 
     if not isinstance(space, MetaScheduleSpace):
-        return Evolution(space, seed, model)
-    if model is not None:
+        return Evolution(space, seed, model, features)
+    if model is not None or features is not None:
         raise CodegenError("over the space 'metaschedule' the strategy 'metaschedule' has TVM's own cost model only")
     from ._evolutionary import TvmEvolution
 
