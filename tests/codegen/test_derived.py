@@ -85,6 +85,16 @@ def test_every_valid_choice_computes_the_operator(key, target):
         assert error(result, exact) < 1e-6, choice
 
 
+@pytest.mark.parametrize("name", TARGETS)
+def test_no_size_leaves_a_space_without_a_choice(name):
+    rng = random.Random(5)
+    awkward = [1, 2, 3, 7, 29, 31, 37, 61, 127, 257, 509, 512, 521, 1000]
+    for _ in range(60):
+        m, n, k = (rng.choice(awkward) for _ in range(3))
+        space = spaces.find(Workload.parse(f"linear(float32;M={m},N={n},K={k})"), find(name), "derived")
+        assert broken(space, space.default()) == [], (m, n, k)
+
+
 def convolution() -> list[te.Tensor]:
     """Two images of 8 x 8 x 16 (height, width, channels), 3 x 3, to 32 channels, with a bias and a maximum with 0."""
     x = te.placeholder((2, 10, 10, 16), "float32", "X")

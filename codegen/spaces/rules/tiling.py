@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
 
 from tvm import s_tir
 from tvm.s_tir.schedule import LoopRV
@@ -38,10 +39,13 @@ class Tiling:
         self._stage, self._follower, self._target = stage, follower, target
         self._packable = [r for r in stage.reads if None not in r.axes and len(r.axes) > 1]
         knobs, constraints = [], []
+        pieces = {
+            a: tuple(d for d in divisors(a.extent) if d == 1 or a.extent // d >= SHORTEST_CHAIN) for a in stage.reduced
+        }
+        exact = math.prod(a.extent // max(pieces[a]) for a in stage.reduced) <= LONGEST_CHAIN
         for axis in stage.axes:
-            every = outermost = divisors(axis.extent)
-            if axis.reduced:
-                outermost = tuple(d for d in every if d == 1 or axis.extent // d >= SHORTEST_CHAIN)
+            every = divisors(axis.extent)
+            outermost = pieces[axis] if axis.reduced and exact else every
             what = ("pieces", "steps of a piece", "unrolled steps") if axis.reduced else ("blocks", "tiles", "elements")
             domains = (outermost, every, self._inner(axis))
             names = tuple(f"{axis.name}_{level}" for level in LEVELS)
@@ -76,8 +80,12 @@ class Tiling:
             ((1, inner), (1, (inner[-1],)), (unit, ())),
             unit * registers,
         )
-        largest = math.prod(max(self._inner(a)) for a in spatial)
-        least = min(unit * registers // 4, largest)
+        tiles = [
+            sizes
+            for sizes in product(*map(self._inner, spatial))
+            if self._registers_of(sizes, unit) <= unit * registers
+        ]
+        least = min(unit * registers // 4, max(map(math.prod, tiles)))
         yield Relation(
             f"a register tile of at least {least} elements, or the multipliers idle",
             inner,
@@ -89,6 +97,11 @@ class Tiling:
         yield AtMost("bytes of a block of results, half of L2", ((FLOAT, block),), self._target.l2_bytes // 2)
         chain = tuple(f"{a.name}_{level}" for a in reduced for level in ("tile", "inner"))
         yield AtMost("additions in one sum, or the error exceeds twice ATen's", ((1, chain),), LONGEST_CHAIN)
+
+    @staticmethod
+    def _registers_of(sizes: Sequence[int], unit: int) -> int:
+        """What a register tile needs, in elements: as the first of the limits says."""
+        return math.prod(sizes) + sizes[-1] + unit
 
     def default(self) -> dict[str, int]:
         """A register tile that hides the latency of additions; blocks of a few tiles; the whole reduction at once."""
