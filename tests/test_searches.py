@@ -45,8 +45,8 @@ def test_tables_have_ratios_and_their_means():
     ]
     text = table.markdown(lines)
     name = "softmax(M=128,N=1024)"
-    assert f"| {name} | 30.0 | 10.0 | 3.00 | 1.50 | 2.00 | 0.20 | 10.00 | 3.00 |" in text
-    assert "| geometric mean |  |  | 3.00 | 1.50 |  |  | 10.00 | 3.00 |" in text
+    assert f"| {name} | 64 | 30.0 | 10.0 | 3.00 | 1.50 | 2.00 | 0.20 | 10.00 | 3.00 |" in text
+    assert "| geometric mean |  |  |  | 3.00 | 1.50 |  |  | 10.00 | 3.00 |" in text
     assert f"| {name} | 0.50 | 0.50 |" in text
     assert f"| {name} | 0.50 | 1.00 |" in text
     assert f"| {name} | 100% | 25% | 25% |" in text

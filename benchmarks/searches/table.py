@@ -49,8 +49,13 @@ class Results:
         return median(found) if found else None
 
     def wall(self, workload: str, series: str) -> float | None:
-        """Seconds a trial, the median over seeds."""
-        found = [r["wall"] / max(1, len(r["trials"])) for r in self.of(workload, series)]
+        """Seconds a trial, the median over seeds; None where most of the time is not that of trials, as there are few."""
+        found = [r["wall"] / len(r["trials"]) for r in self.of(workload, series) if len(r["trials"]) >= FIRST]
+        return median(found) if found else None
+
+    def trials(self, workload: str, series: str) -> float | None:
+        """How many there were, the median over seeds."""
+        found = [len(r["trials"]) for r in self.of(workload, series)]
         return median(found) if found else None
 
 
@@ -90,7 +95,7 @@ def _against_tvm(r: Results) -> str:
         aten = median(f["ratio"] for f in finals) if finals else None
         walls = r.wall(w, TVM), r.wall(w, OURS)
         ratios = [_ratio(tvm, ours), _ratio(tvm, early), _ratio(*walls), aten]
-        texts = [_text(s and s * 1e6, ".1f") for s in (tvm, ours)]
+        texts = [_text(r.trials(w, TVM), ".0f"), *(_text(s and s * 1e6, ".1f") for s in (tvm, ours))]
         return [
             _short(w),
             *texts,
@@ -101,9 +106,9 @@ def _against_tvm(r: Results) -> str:
 
     rows = [row(w) for w in r.workloads]
     means = [_mean(column) for column in zip(*(ratios for _, ratios in rows), strict=True)]
-    last = ["geometric mean", "", "", *map(_text, means[:2]), "", "", *map(_text, means[2:])]
+    last = ["geometric mean", "", "", "", *map(_text, means[:2]), "", "", *map(_text, means[2:])]
     header = [
-        "workload", "TVM, µs", "ours, µs", "TVM / ours", "TVM / ours after 16", "TVM, s a trial", "ours, s a trial",
+        "workload", "TVM's trials", "TVM, µs", "ours, µs", "TVM / ours", "TVM / ours after 16", "TVM, s a trial", "ours, s a trial",
         "TVM / ours", "ATen / ours",
     ]  # fmt: skip
     return _rows(header, [*(texts for texts, _ in rows), last])
