@@ -49,7 +49,7 @@ class Results:
         return median(found) if found else None
 
     def wall(self, workload: str, series: str) -> float | None:
-        """Seconds a trial, the median over seeds; None where most of the time is not that of trials, as there are few."""
+        """Seconds a trial, the median over seeds; None where trials are so few that most of the time is not theirs."""
         found = [r["wall"] / len(r["trials"]) for r in self.of(workload, series) if len(r["trials"]) >= FIRST]
         return median(found) if found else None
 
@@ -108,7 +108,8 @@ def _against_tvm(r: Results) -> str:
     means = [_mean(column) for column in zip(*(ratios for _, ratios in rows), strict=True)]
     last = ["geometric mean", "", "", "", *map(_text, means[:2]), "", "", *map(_text, means[2:])]
     header = [
-        "workload", "TVM's trials", "TVM, µs", "ours, µs", "TVM / ours", "TVM / ours after 16", "TVM, s a trial", "ours, s a trial",
+        "workload", "TVM's trials", "TVM, µs", "ours, µs", "TVM / ours", "TVM / ours after 16", "TVM, s a trial",
+        "ours, s a trial",
         "TVM / ours", "ATen / ours",
     ]  # fmt: skip
     return _rows(header, [*(texts for texts, _ in rows), last])
