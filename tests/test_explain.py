@@ -103,7 +103,7 @@ def test_kernels_are_listed() -> None:
     for k in kernels:
         assert k["name"] == f"{k['workload']}@{k['target']}"
         assert k["target"] in tvmops._C.known_targets()
-        assert k["driver"] in ("gemm", "reduce", "rotary", "rows", "scan")
+        assert k["driver"] in ("gemm", "reduce", "rotary", "rows", "scan", "whole")
         assert k["params"]
         assert k["pack"].endswith(".so")
         assert not k["usable"] or k["target"] in tvmops._C.usable_targets()

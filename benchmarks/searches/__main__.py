@@ -48,9 +48,7 @@ def _workloads(pattern: str) -> list[Workload]:
 def _wanted(runs: list[dict[str, Any]]) -> Iterator[tuple[str, dict[str, int]]]:
     for run in runs:
         for trials in AT:
-            knobs = series.best_of(run, trials)
-            if knobs is not None:
-                yield run["space"], knobs
+            yield from ((run["space"], knobs) for knobs in series.best_of(run, trials))
 
 
 @app.command()

@@ -37,10 +37,10 @@ class Results:
         """The best of so many trials, timed again, by seed."""
         found = []
         for run in self.of(workload, series):
-            knobs = best_of(run, trials)
-            final = self._finals.get((workload, self._name(run["space"], knobs))) if knobs else None
-            if final:
-                found.append(final)
+            names = [(workload, self._name(run["space"], knobs)) for knobs in best_of(run, trials)]
+            finals = [self._finals[name] for name in names if name in self._finals]
+            if finals:
+                found.append(max(finals, key=lambda final: final["first"]))
         return found
 
     def seconds(self, workload: str, series: str, trials: int) -> float | None:

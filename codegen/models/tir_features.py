@@ -19,6 +19,7 @@ from tvm.s_tir import meta_schedule as ms
 
 from ..errors import CodegenError
 from ..search.strategy import identity
+from ..spaces.intrinsics import only_x86
 from ..spaces.space import Choice, Space
 from .features import Feature, Features
 
@@ -37,7 +38,8 @@ class TirFeatures(Features):
             raise CodegenError(f"the space {space.name} has no features of TIR: its kernels are made of leaves")
         self._schedule: Callable[[Choice], Any] = schedule
         self._extractor = ms.feature_extractor.PerStoreFeature(extract_workload=False)
-        self._context = ms.TuneContext(target=tvm.target.Target({"kind": "llvm", "num-cores": 1}))
+        with only_x86():
+            self._context = ms.TuneContext(target=tvm.target.Target({"kind": "llvm", "num-cores": 1}))
         self._known: dict[tuple[tuple[str, int], ...], Array] = {}
         length = self._extractor.feature_vector_length
         names = [f"{pooled} of TIR feature {i}" for pooled in ("largest", "sum") for i in range(length)]

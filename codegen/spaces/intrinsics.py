@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import importlib
+import sys
+import types
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 
-from tvm import tirx
+from tvm import s_tir, tirx
 from tvm.ir import Expr
 from tvm.s_tir import TensorIntrin
 from tvm.script import tirx as T
 
+_TVM_INTRINSICS = "tvm.s_tir.tensor_intrin"
 COMBINERS: dict[str, Callable[[Expr, Expr], Expr]] = {
     "Add": lambda a, b: a + b,
     "Max": tirx.max,
@@ -58,3 +64,20 @@ def joined(combiner: str, count: int, lanes: int) -> str:
     name = f"tvmops.join.{combiner.lower()}.{count}x{lanes}"
     TensorIntrin.register(name, description, implementation)
     return name
+
+
+@contextmanager
+def only_x86() -> Iterator[None]:
+    """While a context is made: TVM would import the intrinsics of every architecture, which takes half a minute."""
+    if _TVM_INTRINSICS in sys.modules:
+        yield
+        return
+    package = types.ModuleType(_TVM_INTRINSICS)
+    package.__path__ = [str(Path(s_tir.__file__).parent / "tensor_intrin")]
+    sys.modules[_TVM_INTRINSICS] = package
+    try:
+        importlib.import_module(f"{_TVM_INTRINSICS}.x86")
+        yield
+    finally:
+        # Who needs the others still gets them: those of x86 are registered once, as their module stays.
+        sys.modules.pop(_TVM_INTRINSICS)

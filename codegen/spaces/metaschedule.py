@@ -14,13 +14,8 @@ Shao et al., "Tensor Program Optimization with Probabilistic Programs", NeurIPS 
 
 from __future__ import annotations
 
-import importlib
 import os
-import sys
-import types
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import tvm
@@ -31,11 +26,10 @@ from ..errors import CodegenError
 from ..target import Target
 from ..workload import Workload
 from .constraints import Choice, Constraint, Relation, Split
+from .intrinsics import only_x86
 from .sketches import LOCATION, TILE, Locations, Sampling, Sketch, signature
 from .space import Knob
 from .whole import WholeSpace
-
-_INTRINSICS = "tvm.s_tir.tensor_intrin"
 
 
 class MetaScheduleSpace(WholeSpace):
@@ -70,7 +64,7 @@ class MetaScheduleSpace(WholeSpace):
         """A fresh tuning context of TVM's for this workload. ``strategy``: a search strategy of TVM's."""
         # A number of cores makes TVM cut outer loops for them.
         target = tvm.target.Target({**_description(self.target), "num-cores": os.cpu_count() or 1})
-        with _only_x86_intrinsics():
+        with only_x86():
             return ms.TuneContext(
                 self.function,
                 target=target,
@@ -154,23 +148,6 @@ def _unused(name: str, users: set[int], rest: int) -> Relation:
 
 def _description(target: Target) -> dict[str, Any]:
     return {"kind": "llvm", "mcpu": target.mcpu, "mattr": list(target.mattr)}
-
-
-@contextmanager
-def _only_x86_intrinsics() -> Iterator[None]:
-    """While a context is made: TVM would import the intrinsics of every architecture, which takes half a minute."""
-    if _INTRINSICS in sys.modules:
-        yield
-        return
-    package = types.ModuleType(_INTRINSICS)
-    package.__path__ = [str(Path(s_tir.__file__).parent / "tensor_intrin")]
-    sys.modules[_INTRINSICS] = package
-    try:
-        importlib.import_module(f"{_INTRINSICS}.x86")
-        yield
-    finally:
-        # Who needs the others still gets them: those of x86 are registered once, as their module stays.
-        sys.modules.pop(_INTRINSICS)
 
 
 def create(workload: Workload, target: Target) -> MetaScheduleSpace:
