@@ -10,6 +10,8 @@ from dataclasses import dataclass
 # TVM would pin this thread to the first core, where torch's threads then are too, and its idle threads would spin in
 # the way of torch's.
 os.environ.setdefault("TVM_BIND_THREADS", "0")
+# It would take half of the logical cores, as if each had a twin.
+os.environ.setdefault("TVM_NUM_THREADS", str(os.cpu_count() or 1))
 os.environ.setdefault("TVM_THREAD_POOL_SPIN_COUNT", "0")
 
 import numpy as np
