@@ -14,9 +14,6 @@ from ..errors import CodegenError
 POWERCAP = Path("/sys/class/powercap")
 # Energy is measured over so many seconds: the counters move about every millisecond.
 ENERGY_DURATION = 0.05
-# Growth of the heap by less may be that of torch and Python themselves at a first call, in bytes.
-UNNOTICED = 48 << 10
-LINE = 64  # scratch comes in multiples of this
 
 _EXECUTABLE = 4  # SHF_EXECINSTR
 _PROGBITS = 1

@@ -18,15 +18,13 @@ import random
 
 import numpy as np
 
-from .. import models
 from ..models import CostModel
 from ..models.features import Features
 from ..models.transfer import Transferred
 from ..spaces.space import Choice, Space
-from ._explorer import Explorer
+from ._guided import Guided
 from .strategy import Strategy, Trial, identity
 
-MODEL = "xgboost-rank"
 # Random trials before the model is asked, and trials between two of its lessons. Heron measures larger batches of far
 # larger spaces.
 START, BATCH = 16, 8
@@ -39,39 +37,16 @@ LEFT_OUT = 0.5
 KEY_SHARE = 0.7
 
 
-class ConstrainedGenetic(Explorer):
+class ConstrainedGenetic(Guided):
     """See the module."""
 
     def __init__(
         self, space: Space, seed: int, model: CostModel | None = None, features: Features | None = None
     ) -> None:
-        """``model``: a fresh one, or one that starts from other records (see :mod:`codegen.models.transfer`).
-
-        ``features``: what it sees of a choice; by default its knobs.
-        """
-        super().__init__(space, seed)
-        self._features = features or Features(space)
-        self._model = model or models.load(MODEL, seed)
-        self._ranked: list[dict[str, int]] = []  # what the last batch predicts, the best last
-        self._learned = -1  # from so many trials; -1: nothing yet
+        """``model`` and ``features``: see :class:`._guided.Guided`."""
         # A model that starts from other records knows enough to choose the first trials.
-        self._start = 0 if isinstance(self._model, Transferred) else START
-
-    @property
-    def batch(self) -> int:
-        """Until the model's next lesson."""
-        return BATCH - (len(self.trials) - self._start) % BATCH
-
-    def _pick(self, rng: random.Random) -> Choice | None:
-        due = (len(self.trials) - self._start) // BATCH * BATCH + self._start
-        if due < self._start or rng.random() < EPSILON:
-            return None
-        if due != self._learned:
-            self._learned = due
-            self._ranked = self._evolve(self.trials[:due])
-        while self._ranked and not self.is_fresh(self._ranked[-1]):
-            self._ranked.pop()
-        return self._ranked[-1] if self._ranked else None
+        start = 0 if isinstance(model, Transferred) else START
+        super().__init__(space, seed, model, features, start=start, lesson=BATCH, epsilon=EPSILON)
 
     def _evolve(self, trials: list[Trial]) -> list[dict[str, int]]:
         """All that a population came upon in some generations and nobody tried, the best predicted last.
@@ -79,7 +54,7 @@ class ConstrainedGenetic(Explorer):
         It depends on these trials alone, not on when it is asked for.
         """
         rng = random.Random(f"{self._seed} evolve {len(trials)}")
-        self._model.fit(self._features.matrix([t.choice for t in trials]), np.array([t.score for t in trials]))
+        self._fit(trials)
         key = self._key_knobs()
         tried = {identity(t.choice) for t in trials}
         best = sorted(trials, key=lambda t: -t.score)[:ELITES]
@@ -118,9 +93,6 @@ class ConstrainedGenetic(Explorer):
         ranked = sorted((name for name in importance if len(self.domains[name]) > 1), key=lambda n: -importance[n])
         shares = np.cumsum([importance[name] for name in ranked])
         return ranked[: int(np.searchsorted(shares, KEY_SHARE)) + 1]
-
-    def _figures(self) -> dict[str, int]:
-        return {"learned_from": max(self._learned, 0)}
 
 
 def create(space: Space, seed: int, model: CostModel | None = None, features: Features | None = None) -> Strategy:

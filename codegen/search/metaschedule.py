@@ -31,10 +31,9 @@ from ..models import CostModel
 from ..models.features import Features
 from ..spaces.constraints import Split
 from ..spaces.space import Choice, Space
-from ._explorer import Explorer
+from ._guided import Guided
 from .strategy import Strategy, Trial, identity
 
-MODEL = "xgboost-rank"
 BATCH = 16
 POPULATION, GENERATIONS = 512, 4
 MEASURED = 0.2
@@ -47,38 +46,19 @@ RETRIES = 10
 EPSILON = 0.05
 
 
-class Evolution(Explorer):
+class Evolution(Guided):
     """See the module."""
 
     def __init__(
         self, space: Space, seed: int, model: CostModel | None = None, features: Features | None = None
     ) -> None:
-        super().__init__(space, seed)
-        self._features = features or Features(space)
-        self._model = model or models.load(MODEL, seed)
-        self._ranked: list[dict[str, int]] = []  # of the last batch, the best predicted last
-        self._learned = 0  # from so many trials
-
-    @property
-    def batch(self) -> int:
-        """Until the model learns again."""
-        return BATCH - len(self.trials) % BATCH
-
-    def _pick(self, rng: random.Random) -> Choice | None:
-        due = len(self.trials) // BATCH * BATCH
-        if due == 0 or rng.random() < EPSILON:
-            return None
-        if due != self._learned:
-            self._learned = due
-            self._ranked = self._evolve(self.trials[:due])
-        while self._ranked and not self.is_fresh(self._ranked[-1]):
-            self._ranked.pop()
-        return self._ranked[-1] if self._ranked else None
+        """``model`` and ``features``: see :class:`._guided.Guided`."""
+        super().__init__(space, seed, model, features, start=BATCH, lesson=BATCH, epsilon=EPSILON)
 
     def _evolve(self, trials: list[Trial]) -> list[dict[str, int]]:
         """All that came up in the generations and is not among ``trials``, the best predicted last."""
         rng = random.Random(f"{self._seed} evolve {len(trials)}")
-        self._model.fit(self._features.matrix([t.choice for t in trials]), np.array([t.score for t in trials]))
+        self._fit(trials)
         best = {identity(t.choice): dict(t.choice) for t in sorted(trials, key=lambda t: -t.score)}
         population = list(best.values())[: int(MEASURED * POPULATION)]
         population += self._random(rng, POPULATION - len(population))
@@ -147,9 +127,6 @@ class Evolution(Explorer):
         splits = [c.knobs for c in self.space.constraints if isinstance(c, Split) and len(c.knobs) > 1]
         within = {name for knobs in splits for name in knobs}
         return splits, [n for n, values in self.domains.items() if n not in within and len(values) > 1]
-
-    def _figures(self) -> dict[str, int]:
-        return {"learned_from": self._learned}
 
 
 def _moved_factor(rng: random.Random, choice: Choice, knobs: Sequence[str]) -> dict[str, int]:

@@ -15,7 +15,7 @@ from tvm.ir.prim.expr import FloatImm
 
 from ..target import Target
 from ..workload import Workload
-from .computation import Stage, named, stages
+from .computation import Stage, stages
 from .constraints import Choice, Constraint
 from .rules import Rule
 from .rules.elementwise import Elementwise
@@ -151,6 +151,3 @@ def _follower(stage: Stage, left: Sequence[Stage]) -> Stage | None:
 def create(workload: Workload, target: Target) -> DerivedSpace:
     """The space."""
     return DerivedSpace(workload, target)
-
-
-__all__ = ["DerivedSpace", "create", "derive", "named"]

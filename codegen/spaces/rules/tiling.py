@@ -75,17 +75,15 @@ class Tiling:
         inner = tuple(f"{a.name}_inner" for a in spatial)
         # An axis that is no multiple of a vector takes a register all the same.
         unit = min(lanes, self._inner(spatial[-1])[0])
-        yield AtMost(
+        registers_fit = AtMost(
             f"registers, in elements of which {unit} share one: sums, a vector of an operand, a broadcast of another",
             ((1, inner), (1, (inner[-1],)), (unit, ())),
             unit * registers,
         )
-        tiles = [
-            sizes
-            for sizes in product(*map(self._inner, spatial))
-            if self._registers_of(sizes, unit) <= unit * registers
-        ]
-        least = min(unit * registers // 4, max(map(math.prod, tiles)))
+        yield registers_fit
+        tiles = (dict(zip(inner, sizes, strict=True)) for sizes in product(*map(self._inner, spatial)))
+        largest = max(math.prod(tile.values()) for tile in tiles if registers_fit.holds(tile))
+        least = min(unit * registers // 4, largest)
         yield Relation(
             f"a register tile of at least {least} elements, or the multipliers idle",
             inner,
@@ -97,11 +95,6 @@ class Tiling:
         yield AtMost("bytes of a block of results, half of L2", ((FLOAT, block),), self._target.l2_bytes // 2)
         chain = tuple(f"{a.name}_{level}" for a in reduced for level in ("tile", "inner"))
         yield AtMost("additions in one sum, or the error exceeds twice ATen's", ((1, chain),), LONGEST_CHAIN)
-
-    @staticmethod
-    def _registers_of(sizes: Sequence[int], unit: int) -> int:
-        """What a register tile needs, in elements: as the first of the limits says."""
-        return math.prod(sizes) + sizes[-1] + unit
 
     def default(self) -> dict[str, int]:
         """A register tile that hides the latency of additions; blocks of a few tiles; the whole reduction at once."""
