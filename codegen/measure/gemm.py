@@ -44,6 +44,8 @@ ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "sigmoid": torch.sigmoid,
     "tanh": torch.tanh,
 }
+# Results that an error is judged by: the norm of the errors of a few is mostly chance.
+ENOUGH = 1000
 # Calls with more arithmetic than this take too long to time again and again.
 LARGEST = 20e9
 
@@ -80,14 +82,23 @@ def _sizes(workload: Workload, m: int) -> dict[str, int]:
     return {name: m if size is None else size for name, size in workload.dims.items()}
 
 
-def _linear_case(workload: Workload, x: Tensor, w: Tensor, bias: Tensor, exact: Tensor | None = None) -> Case:
-    return Case(
-        _sizes(workload, len(x)),
-        "packed",
-        lambda: tvmops.linear(x, w, bias, prepack=True),
-        lambda: torch.nn.functional.linear(x, w, bias),
-        exact,
-    )
+def _pooled(workload: Workload, m: int) -> int:
+    """The rows, of calls of ``m`` rows each, whose results together are enough to judge an error by."""
+    return m * -(-ENOUGH // (m * (workload.dims["N"] or 1)))
+
+
+def _linear_case(
+    workload: Workload, x: Tensor, w: Tensor, bias: Tensor, exact: Tensor | None = None, rows: int | None = None
+) -> Case:
+    """``rows``: of one call; all of ``x`` unless given."""
+    parts = x.split(rows or len(x))
+    if len(parts) == 1:
+        ours = lambda: tvmops.linear(x, w, bias, prepack=True)  # noqa: E731 - what is timed is the call alone
+        aten = lambda: torch.nn.functional.linear(x, w, bias)  # noqa: E731
+    else:
+        ours = lambda: torch.cat([tvmops.linear(part, w, bias, prepack=True) for part in parts])  # noqa: E731
+        aten = lambda: torch.cat([torch.nn.functional.linear(part, w, bias) for part in parts])  # noqa: E731
+    return Case(_sizes(workload, rows or len(x)), "packed", ours, aten, exact)
 
 
 def _squares(workload: Workload, seed: int, routes: tuple[int, ...]) -> Iterator[Case]:
@@ -100,11 +111,12 @@ def _squares(workload: Workload, seed: int, routes: tuple[int, ...]) -> Iterator
 def _check_linear(workload: Workload, knobs: Mapping[str, int], seed: int) -> Iterator[Case]:
     operator, mr = ops.load(workload.op), knobs["mr"]
     rows = sorted({1, 2, mr - 1, mr, mr + 1, 2 * mr + 3, knobs["skinny_rows"] + mr // 2})
-    arrays = operator.inputs(workload, _sizes(workload, rows[-1]), seed)
+    arrays = operator.inputs(workload, _sizes(workload, max(_pooled(workload, m) for m in rows)), seed)
     exact = torch.from_numpy(operator.reference(*arrays))
     x, w, bias = map(torch.from_numpy, arrays)
     for m in rows:
-        yield _linear_case(workload, x[:m], w, bias, exact[:m])
+        pooled = _pooled(workload, m)
+        yield _linear_case(workload, x[:pooled], w, bias, exact[:pooled], m)
     m = mr + 1
     x, exact = x[:m], exact[:m]
     residual = torch.from_numpy(np.random.default_rng(seed).standard_normal(exact.shape, "float32"))

@@ -24,6 +24,7 @@ SIZE_BOUNDS = (8, 16, 32, 64, 128, 256, 1024)
 # A longer chain of additions in one accumulator comes close to twice the error of ATen, whose blocks are about 190 deep
 # (measured at K = 512: a chain of 512 has 1.97x its error, chains of 256 have 1.4x).
 LONGEST_CHAIN = 256
+FEW_CHAIN = 64  # where rows or columns are few; csrc/drivers/gemm.h has the same
 PLANES = 3  # of a plan: B row-major, B transposed, B prepacked
 
 
@@ -98,9 +99,9 @@ class GemmSpace:
         )
 
     def _static_k(self) -> int | None:
-        """K where it is static and short enough for one chain."""
+        """K where it is static and short enough for one chain, however few the rows and columns."""
         k = self.workload.dims["K"]
-        return k if k is not None and k <= LONGEST_CHAIN else None
+        return k if k is not None and k <= FEW_CHAIN else None
 
     def default(self) -> dict[str, int]:
         """What won on the machine that the shipped records come from, before any tuning."""

@@ -48,9 +48,11 @@ class Region {
   Region(const GemmKernel& kernel, const GemmProblem& problem, Route route, int64_t m0, int64_t m1, int64_t p0,
          int64_t p1)
       : g_(kernel), p_(problem), route_(route), m0_(m0), m1_(m1), p0_(p0), p1_(p1) {
-    // Chains of nearly equal length, and blocks of whole chains. They set the order of summation, so only K and the
-    // kernel may have a say.
-    chain_ = std::max<int64_t>(8, round_up(ceil_div(p_.k, std::max<int64_t>(1, ceil_div(p_.k, g_.chain))), 8));
+    // Chains of nearly equal length, and blocks of whole chains. They set the order of summation, so only the sizes of
+    // the problem and the kernel may have a say.
+    const bool few = p_.m <= GemmKernel::kFewRows || p_.n <= GemmKernel::kFewColumns;
+    const int longest = few ? std::min(g_.chain, GemmKernel::kFewChain) : g_.chain;
+    chain_ = std::max<int64_t>(8, round_up(ceil_div(p_.k, std::max<int64_t>(1, ceil_div(p_.k, longest))), 8));
     depth_ = std::max<int64_t>(1, g_.kc / chain_) * chain_;
     blocks_ = std::max<int64_t>(1, ceil_div(p_.k, depth_));
   }

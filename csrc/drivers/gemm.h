@@ -1,8 +1,8 @@
 // C = epilogue(A @ B), float32, for any M, N, K and strides: cache blocking, packing and threads around leaf kernels.
 //
-// Every element of C is the sum, in order, of one fused multiply-add chain per `chain` consecutive k. Neither the
-// number of threads nor where a tile falls changes that, so the bits depend on the operands, the kernel and the route
-// alone.
+// Every element of C is the sum, in order, of one fused multiply-add chain per `chain` consecutive k (at most kFewChain
+// where rows or columns are few). Neither the number of threads nor where a tile falls changes that, so the bits depend
+// on the operands, the kernel and the route alone.
 //
 // Source of the loop structure: K. Goto and R. van de Geijn, "Anatomy of high-performance matrix multiplication", ACM
 // TOMS 34(3), 2008; here a packed tile of A stays in L1 and the panels of B stream past it from L2 or L3.
@@ -34,6 +34,9 @@ const char* route_name(Route route);
 // A kernel of the registry, bound: leaves as typed pointers, params as fields.
 struct GemmKernel {
   static constexpr int kMaxRows = 32, kMaxDotRows = 4;
+  // With up to so many rows or columns ATen sums dot products in many lanes, each a short chain, and its error, of
+  // which ours may be twice, is about half of that elsewhere.
+  static constexpr int kFewRows = 3, kFewColumns = 8, kFewChain = 64;
 
   explicit GemmKernel(const tvmops_kernel& kernel);  // throws runtime::Error naming a leaf or param that is missing
 
