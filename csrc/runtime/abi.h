@@ -74,6 +74,36 @@ typedef struct {
 #define TVMOPS_PACK_SERVE_NAME "tvmops_pack_serve"
 void TVMOPS_PACK_SERVE(const tvmops_services* services);
 
+/* A kernel on a GPU has one leaf "launch" of the type tvmops_launch_function, and, if it needs memory of its own for a
+ * call, one "workspace" of the type tvmops_workspace_function; csrc/cuda says what `buffers`, `sizes` and `params` are,
+ * by driver. A launch starts the kernel on `stream` of `device`, waits for nothing, and returns a cudaError_t. */
+typedef struct {
+  void* const* buffers; /* device pointers */
+  const int64_t* sizes;
+  const float* params;
+  void* workspace; /* 256-byte aligned, of as many bytes as the leaf "workspace" says for the sizes */
+  void* stream;    /* a cudaStream_t */
+  int32_t device;
+} tvmops_launch;
+typedef int (*tvmops_launch_function)(const tvmops_launch* launch);
+typedef int64_t (*tvmops_workspace_function)(const int64_t* sizes);
+
+/* A pack that holds such kernels has two more entry points: what a device is (returns a cudaError_t), and the text of
+ * an error. */
+typedef struct {
+  int32_t major, minor; /* compute capability */
+  int32_t multiprocessors;
+  int32_t driver_version, runtime_version; /* as CUDA numbers them: 13000 */
+  char name[256];
+} tvmops_device;
+
+#define TVMOPS_PACK_DEVICE tvmops_pack_device
+#define TVMOPS_PACK_DEVICE_NAME "tvmops_pack_device"
+int TVMOPS_PACK_DEVICE(int32_t device, tvmops_device* about);
+#define TVMOPS_PACK_ERROR tvmops_pack_error
+#define TVMOPS_PACK_ERROR_NAME "tvmops_pack_error"
+const char* TVMOPS_PACK_ERROR(int error);
+
 #ifdef __cplusplus
 }
 #endif
