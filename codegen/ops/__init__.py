@@ -9,6 +9,7 @@ A file of one operator has the members below; that of a family has ``OPERATORS``
 - ``space(workload, target)``: the schedules it may take; without it, and for sizes that it is not for, a space is
   derived from the definition (see ``spaces``).
 - ``workloads()``: those worth shipping.
+- ``device_workloads()``, ``device_space(workload, target, name)``: the same on a GPU, for operators that run there.
 
 TVM is imported by ``definition`` and ``space`` alone, so that a process that only measures does without it.
 """
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from tvm import te
 
     from ..spaces.space import Space
-    from ..target import Target
+    from ..target import GpuTarget, Target
     from ..workload import Workload
 
 
@@ -51,6 +52,14 @@ class Operator(Protocol):
     def space(self, workload: Workload, target: Target) -> Space: ...  # noqa: D102
 
     def workloads(self) -> Sequence[Workload]: ...  # noqa: D102
+
+
+class DeviceOperator(Operator, Protocol):
+    """What it offers besides if it runs on a GPU."""
+
+    def device_space(self, workload: Workload, target: GpuTarget, name: str | None = None) -> Space: ...  # noqa: D102
+
+    def device_workloads(self) -> Sequence[Workload]: ...  # noqa: D102
 
 
 @functools.cache
@@ -86,32 +95,72 @@ def shipped() -> list[Workload]:
     return sorted(every, key=lambda w: sum(size is not None for size in w.dims.values()))
 
 
+def device_shipped(target: GpuTarget) -> list[Workload]:
+    """The workloads worth shipping for a GPU: those of all operators that have a space there."""
+    every = []
+    for op in all_ops():
+        for workload in device_workloads(op):
+            try:
+                cast(DeviceOperator, load(op)).device_space(workload, target)
+            except CodegenError:
+                continue
+            every.append(workload)
+    return sorted(every, key=lambda w: sum(size is not None for size in w.dims.values()))
+
+
+def device_workloads(op: str) -> list[Workload]:
+    """An operator's workloads for GPUs; none where it has no kernels there."""
+    operator = load(op)
+    return list(cast(DeviceOperator, operator).device_workloads()) if hasattr(operator, "device_workloads") else []
+
+
 def check(workload: Workload) -> Workload:
-    """The same workload, if its operator, dtype and dimensions are ones that a kernel can be made for.
+    """The same workload, if its operator, dtype, dimensions and attributes are ones that a kernel can be made for.
 
     Raises:
         CodegenError: they are not; says which.
     """
-    shipped_ones = load(workload.op).workloads()
-    known, dtypes = shipped_ones[0], dict.fromkeys(w.dtype for w in shipped_ones)
+    of_host, of_device = load(workload.op).workloads(), device_workloads(workload.op)
+    every = [*of_host, *of_device]
+    known, dtypes = every[0], dict.fromkeys(w.dtype for w in every)
     if workload.dtype not in dtypes:
         raise CodegenError(f"{workload.op} has no {workload.dtype} kernels, only {', '.join(dtypes)}")
     if list(workload.dims) != list(known.dims):
         raise CodegenError(
             f"{workload.op} has the dimensions {','.join(known.dims)}, in this order, not {','.join(workload.dims)}"
         )
-    if workload.attrs:
-        raise CodegenError(f"{workload.op} has no attribute {next(iter(workload.attrs))!r}")
-    if not has_kernel(workload) and None in workload.dims.values():
-        patterns = {_pattern(w) for w in shipped_ones} | {"all static"}
-        raise CodegenError(f"{workload.key}: kernels of {workload.op} have {' or '.join(sorted(patterns))}")
+    alike = [w for w in every if w.dtype == workload.dtype]
+    _check_attributes(workload, alike)
+    patterns = {_pattern(w) for w in alike}
+    if _pattern(workload) not in patterns and None in workload.dims.values() and not workload.attrs:
+        raise CodegenError(
+            f"{workload.key}: kernels of {workload.op} have {' or '.join(sorted(patterns | {'all static'}))}"
+        )
     return workload
 
 
+def _check_attributes(workload: Workload, alike: Sequence[Workload]) -> None:
+    values: dict[str, set[str]] = {}
+    for one in alike:
+        for name, value in one.attrs.items():
+            values.setdefault(name, set()).add(value)
+    for name, value in workload.attrs.items():
+        if name not in values:
+            raise CodegenError(f"{workload.op} has no attribute {name!r}")
+        if value not in values[name]:
+            raise CodegenError(f"{workload.op}: {name}={value} is not one of {', '.join(sorted(values[name]))}")
+    needed = set.intersection(*({*one.attrs} for one in alike))
+    if missing := sorted(needed - {*workload.attrs}):
+        raise CodegenError(f"{workload.key}: a {workload.dtype} kernel of {workload.op} needs {', '.join(missing)}")
+
+
 def has_kernel(workload: Workload) -> bool:
-    """Whether the operator's own space makes kernels for these dimensions. With static ones there are other spaces."""
+    """Whether the operator's own space on a CPU makes kernels for it. With static sizes there are other spaces."""
     operator = load(workload.op)
-    return hasattr(operator, "space") and _pattern(workload) in {_pattern(w) for w in operator.workloads()}
+    if not hasattr(operator, "space") or workload.attrs:
+        return False
+    alike = [w for w in operator.workloads() if w.dtype == workload.dtype]
+    return _pattern(workload) in {_pattern(w) for w in alike}
 
 
 def _pattern(workload: Workload) -> str:

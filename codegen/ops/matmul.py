@@ -1,26 +1,42 @@
-"""``matmul``: C[M, N] = A[M, K] @ B[K, N]. The general kernel, which serves every shape, layout and batch."""
+"""``matmul``: C[M, N] = A[M, K] @ B[K, N]. The general kernel, which serves every shape, layout and batch.
+
+On a GPU the layout is the kernel's: ``a=n`` is A as [batch, M, lda], ``a=t`` as [batch, K, lda]; ``b=n`` is B as
+[batch, K, ldb], ``b=t`` as [batch, N, ldb], which is how ``linear`` keeps its weights. ``rows=64``: at most 64 rows.
+These kernels serve ``linear``, ``mm``, ``bmm`` and ``addmm`` too.
+"""
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
+from ..errors import CodegenError
 from ..workload import Workload
 
 if TYPE_CHECKING:
     import torch
-    from tvm import te
+    from tvm import te, tirx
+    from tvm.ir import Expr
 
     from ..spaces.space import Space
-    from ..target import Target
+    from ..target import GpuTarget, Target
+
+LAYOUTS = ({"a": "n", "b": "n"}, {"a": "n", "b": "t"}, {"a": "t", "b": "n"})
+FEW_ROWS = 64
+# What a space may be called on a GPU; the first that makes kernels for a workload is the operator's own.
+DEVICE_SPACES = ("wgmma", "mma_sync", "wmma")
 
 
 def definition(workload: Workload) -> list[te.Tensor]:
-    """A [M, K], B [K, N] -> C [M, N]."""
+    """A [M, K], B [K, N] -> C [M, N]; with the attributes ``a`` and ``b``, see :func:`device_definition`."""
     from tvm import te
 
+    if workload.attrs:
+        return device_definition(workload)
     m, n, k = (te.var(name, "int32") if size is None else size for name, size in workload.dims.items())
     a = te.placeholder((m, k), workload.dtype, "A")
     b = te.placeholder((k, n), workload.dtype, "B")
@@ -28,11 +44,39 @@ def definition(workload: Workload) -> list[te.Tensor]:
     return [a, b, te.compute((m, n), lambda i, j: te.sum(a[i, r] * b[r, j], axis=r), "C")]
 
 
+def device_definition(workload: Workload) -> list[te.Tensor]:
+    """A, B -> C [batch, M, N] in the workload's layout: products and sums in float32, rounded once at the end.
+
+    How far apart rows lie in memory is the schedule's business: see ``codegen.cuda``.
+    """
+    from tvm import te
+
+    batch = te.var("batch", "int32")
+    m, n, k = (te.var(name, "int32") if size is None else size for name, size in workload.dims.items())
+    across, along = workload.attrs["a"] == "t", workload.attrs["b"] == "t"
+    a = te.placeholder((batch, *((k, m) if across else (m, k))), workload.dtype, "A")
+    b = te.placeholder((batch, *((n, k) if along else (k, n))), workload.dtype, "B")
+    r = te.reduce_axis((0, k), "k")
+
+    def product(z: tirx.Var, i: tirx.Var, j: tirx.Var) -> Expr:
+        left = a[z, r, i] if across else a[z, i, r]
+        right = b[z, j, r] if along else b[z, r, j]
+        return te.sum(left.astype("float32") * right.astype("float32"), axis=r)
+
+    total = te.compute((batch, m, n), product, "total")
+    return [a, b, te.compute((batch, m, n), lambda z, i, j: total[z, i, j].astype(workload.dtype), "C")]
+
+
 def inputs(workload: Workload, sizes: Mapping[str, int], seed: int) -> list[np.ndarray]:
-    """Standard normal A and B."""
+    """Standard normal A [M, K] and B [K, N]; transposed in memory where the workload's layout says so."""
     rng = np.random.default_rng(seed)
     m, n, k = (sizes[d] for d in "MNK")
-    return [rng.standard_normal(shape, "float32") for shape in ((m, k), (k, n))]
+    out = []
+    for name, shape in (("a", (m, k)), ("b", (k, n))):
+        across = workload.attrs.get(name) == "t"
+        array = rng.standard_normal(shape[::-1] if across else shape, "float32")
+        out.append(array.T if across else array)
+    return out
 
 
 def reference(*inputs: np.ndarray) -> np.ndarray:
@@ -71,3 +115,26 @@ def workloads() -> list[Workload]:
     """One for all sizes, and small squares."""
     squares = [f"M={n},N={n},K={n}" for n in (16, 32, 48, 64)]
     return [Workload.parse(f"matmul(float32;{dims})") for dims in ("M=*,N=*,K=*", *squares)]
+
+
+def device_space(workload: Workload, target: GpuTarget, name: str | None = None) -> Space:
+    """The space ``name`` on a GPU; by default the first of :data:`DEVICE_SPACES` that is for the workload.
+
+    Raises:
+        CodegenError: there is none.
+    """
+    for one in DEVICE_SPACES if name is None else (name,):
+        if one not in DEVICE_SPACES or importlib.util.find_spec(f"codegen.spaces.{one}") is None:
+            continue
+        module = importlib.import_module(f"..spaces.{one}", __package__)
+        if module.serves(workload, target):
+            return cast("Space", module.create(workload, target))
+    what = f"space {name!r}" if name else "space"
+    raise CodegenError(f"{workload.key} has no {what} on {target.name}; known: {', '.join(DEVICE_SPACES)}")
+
+
+def device_workloads() -> list[Workload]:
+    """Both 16-bit types: every layout that autograd asks for, and one for few rows of activations."""
+    dims: dict[str, int | None] = {"M": None, "N": None, "K": None}
+    few = {"a": "n", "b": "t", "rows": str(FEW_ROWS)}
+    return [Workload("matmul", dtype, dims, attrs) for dtype in ("float16", "bfloat16") for attrs in (*LAYOUTS, few)]

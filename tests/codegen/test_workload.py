@@ -3,10 +3,12 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from ml_dtypes import bfloat16
 
-from codegen import ops
+from codegen import ops, spaces
 from codegen.errors import CodegenError
 from codegen.ops._rows import RowsOperator
+from codegen.target import find
 from codegen.workload import Workload, parse_dims
 
 names = st.from_regex(r"[a-z_][a-z0-9_]{0,8}", fullmatch=True)
@@ -55,12 +57,54 @@ def test_every_shipped_workload_is_sound_and_named_once():
         ("linear(float32;N=8,M=*,K=8)", "M,N,K, in this order, not N,M,K"),
         ("linear(float32;M=*,N=*,K=8)", "M symbolic, N static, K static"),
         ("linear(float32;M=*,N=8,K=8;relu=1)", "no attribute 'relu'"),
+        ("matmul(int8;M=*,N=*,K=*)", "no int8 kernels, only float32, float16, bfloat16"),
+        ("matmul(float16;M=*,N=*,K=*)", "kernel of matmul needs a, b"),
+        ("matmul(float16;M=*,N=*,K=*;a=n,b=x)", "b=x is not one of n, t"),
+        ("matmul(float32;M=*,N=*,K=*;a=n,b=t)", "no attribute 'a'"),
     ],
 )
 def test_a_workload_without_kernels_is_refused(key, said):
     with pytest.raises(CodegenError) as caught:
         ops.check(Workload.parse(key))
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "key", ["matmul(float16;M=*,N=*,K=*;a=t,b=t)", "matmul(bfloat16;M=*,N=64,K=8;a=n,b=t,rows=64)"]
+)
+def test_a_gpu_workload_has_layouts_and_static_or_symbolic_sizes(key):
+    workload = Workload.parse(key)
+    assert ops.check(workload) is workload
+    with pytest.raises(CodegenError, match="is for a GPU, not for x86-64-v3"):
+        spaces.find(workload, find("x86-64-v3"))
+
+
+@pytest.mark.parametrize("workload", ops.device_workloads("matmul"), ids=str)
+def test_the_definition_of_a_gpu_workload_agrees_with_its_inputs_and_reference(workload):
+    import numpy as np
+    import torch
+    import tvm
+    from tvm import te
+
+    operator = ops.load("matmul")
+    sizes = {"M": 5, "N": 16, "K": 24}
+    a, b = operator.inputs(workload, sizes, 1)
+    assert a.shape == (5, 24)
+    assert b.shape == (24, 16)
+    assert [a.flags.c_contiguous, b.flags.c_contiguous] == [workload.attrs[x] == "n" for x in "ab"]
+    low = getattr(torch, workload.dtype)
+    rounded = [torch.from_numpy(x).to(low).float().numpy() for x in (a, b)]
+    expected = operator.reference(*rounded)
+    memory = [
+        np.ascontiguousarray(x if workload.attrs[n] == "n" else x.T)[None] for n, x in zip("ab", rounded, strict=True)
+    ]
+    args = [
+        tvm.runtime.tensor(x.astype(np.dtype(workload.dtype) if low == torch.float16 else bfloat16)) for x in memory
+    ]
+    c = tvm.runtime.tensor(np.zeros((1, 5, 16), args[0].dtype))
+    tvm.compile(te.create_prim_func(operator.definition(workload)), target="llvm")(*args, c)
+    bound = float(torch.finfo(low).eps) * np.abs(expected).max()
+    np.testing.assert_allclose(c.numpy()[0].astype(np.float64), expected, rtol=0, atol=bound)
 
 
 @pytest.mark.parametrize(
