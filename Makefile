@@ -15,7 +15,8 @@ MAKEFLAGS += --no-print-directory --no-builtin-rules
 PYTHON ?= python3
 DEMO_ARGS ?=
 BENCH_ARGS ?= all
-PYTEST_ARGS ?=
+# A process a core: most tests compute little and wait for processes of their own.
+PYTEST_ARGS ?= -n logical --maxprocesses 8
 NAMES ?=
 
 # The environment must hold what constraints.txt says and nothing that the caller's shell brings along.
