@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn
 
 from .. import ops, search, spaces
 from ..errors import CodegenError
-from ..measure import batch, carry
+from ..measure import batch, carry, device_files, device_records
 from ..measure.measurer import ROUNDS
 from ..measure.runner import Runner
 from ..measure.tracker import address_of
@@ -138,7 +138,8 @@ def run(directory: BatchArgument) -> None:
 @group.command(name="import")
 def import_(directory: BatchArgument, records: StoreOption = Path("build/records")) -> None:
     """Adds the results of a batch to the records. What is there already stays as it is."""
-    added, known = carry.collect(directory, records)
+    collect = device_records.collect if device_files.is_device_batch(directory) else carry.collect
+    added, known = collect(directory, records)
     for failed in (r for r in added if r.status != "ok"):
         say(f"trial {failed.trial} of {failed.workload}: {failed.status}: {failed.reason}")
     typer.echo(f"{records}: {len(added)} records added, {known} were there")

@@ -1,0 +1,231 @@
+"""Problems for kernels: tensors in the order of a launch, the same computation by ATen, and in float64."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.gpu.devices import Device
+from codegen import ops
+from codegen.measure.device_files import DeviceRequest, Point
+from codegen.workload import Workload
+
+DTYPES = {
+    name: getattr(torch, name) for name in ("float32", "bfloat16", "float16", "float64", "int64", "int32", "uint8")
+}
+# As csrc/drivers/activation.h numbers them.
+ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "none": lambda x: x,
+    "relu": torch.relu,
+    "gelu": torch.nn.functional.gelu,
+    "gelu_tanh": lambda x: torch.nn.functional.gelu(x, approximate="tanh"),
+    "silu": torch.nn.functional.silu,
+    "sigmoid": torch.sigmoid,
+    "tanh": torch.tanh,
+}
+HAS_BIAS, HAS_RESIDUAL = 1, 2
+#: What one rounding to a dtype may cost, and a transcendental function in float32: no result is asked to be closer.
+ROUNDING = {"float32": 2.0**-20, "float16": 2.0**-11, "bfloat16": 2.0**-9}
+#: Rows of a row program that are checked, and their lengths.
+ROWS_CHECKED = ((1, 2), (3, 5), (7, 67), (4, 128), (33, 1000), (2, 8200), (130, 257))
+#: Elements that are made afresh; longer inputs repeat them, which takes less time.
+DISTINCT = 1 << 22
+#: Elements on either side of a result that no kernel may write to.
+GUARD = 64
+
+
+@dataclass
+class Problem:
+    """One call: ``buffers``, ``sizes`` and ``params`` of the launch; ``aten()`` and ``exact()`` give its results."""
+
+    point: Point
+    buffers: list[Tensor]
+    sizes: list[int]
+    params: list[float]
+    outputs: list[Tensor]
+    guarded: list[Tensor]  # the memory around each output
+    aten: Callable[[], Any]
+    exact: Callable[[], Any]
+    traced: Callable[..., Any]  # as torch.compile gets it, with `traced_args`
+    traced_args: tuple[Any, ...]
+    flops: int
+    bytes: int
+
+    def poison(self) -> None:
+        """What is not written shows: results become NaN, and their surroundings a pattern."""
+        for out, around in zip(self.outputs, self.guarded, strict=True):
+            around.fill_(7)
+            out.fill_(math.nan if out.is_floating_point() else -1)
+
+    def intact(self) -> bool:
+        """Whether nothing was written beside the results."""
+        return all(bool((g[:GUARD] == 7).all()) and bool((g[-GUARD:] == 7).all()) for g in self.guarded)
+
+
+def _output(shape: tuple[int, ...], dtype: torch.dtype, device: Device) -> tuple[Tensor, Tensor]:
+    count = math.prod(shape)
+    around = torch.empty(count + 2 * GUARD, dtype=dtype, device=device.where)
+    return around[GUARD : GUARD + count].view(shape), around
+
+
+def problem(request: DeviceRequest, point: Point, seed: int, device: Device) -> Problem:
+    """The problem of a request at a point."""
+    make = _gemm if request.driver == "cuda_gemm" else _rows
+    return make(request, Workload.parse(request.workload), point, seed, device)
+
+
+def checks(request: DeviceRequest) -> list[Point]:
+    """Where the numbers are checked: ragged sizes around the kernel's blocks, and every epilogue."""
+    workload = Workload.parse(request.workload)
+    make = _gemm_checks if request.driver == "cuda_gemm" else _rows_checks
+    return list(make(request, workload))
+
+
+# -- cuda_gemm -----------------------------------------------------------------------------------------------------
+
+
+def _gemm(request: DeviceRequest, workload: Workload, point: Point, seed: int, device: Device) -> Problem:
+    """``sizes``: batch, M, N, K; ``pad``, if there, elements more in each row of A and B."""
+    batch, m, n, k = (point.sizes[name] for name in ("batch", "M", "N", "K"))
+    pad = point.sizes.get("pad", 0)
+    a_turned, b_turned = (workload.attrs.get(name, "n") == "t" for name in ("a", "b"))
+    dtype = DTYPES[workload.dtype]
+    generator = torch.Generator(device.where).manual_seed(seed)
+
+    def randn(*shape: int, scale: float = 1.0) -> Tensor:
+        x = torch.randn(shape, generator=generator, device=device.where, dtype=torch.float32)
+        return x.mul_(scale).to(dtype)
+
+    def matrix(rows: int, columns: int, scale: float = 1.0) -> Tensor:
+        return randn(batch, rows, columns + pad, scale=scale)[:, :, :columns]
+
+    a = matrix(k, m) if a_turned else matrix(m, k)
+    b = matrix(n, k, k**-0.5) if b_turned else matrix(k, n, k**-0.5)
+    c, around = _output((batch, m, n), dtype, device)
+    name, _, more = point.epilogue.partition(" + ")
+    activation = name if name in ACTIVATIONS else "none"
+    bias = randn(n) if point.epilogue else None
+    residual = randn(batch, m, n) if more == "residual" else None
+    flags = (HAS_BIAS if bias is not None else 0) | (HAS_RESIDUAL if residual is not None else 0)
+    function = ACTIVATIONS[activation]
+
+    def call(a: Tensor, b: Tensor, bias: Tensor | None, residual: Tensor | None) -> Tensor:
+        left = a.mT if a_turned else a
+        if b_turned and batch == 1:
+            y = torch.nn.functional.linear(left[0], b[0], bias)[None]
+        else:
+            y = torch.matmul(left, b.mT if b_turned else b)
+            y = y if bias is None else y + bias
+        y = function(y)
+        return y if residual is None else y + residual
+
+    def exact() -> Tensor:
+        return call(a.double(), b.double(), *(None if x is None else x.double() for x in (bias, residual)))
+
+    element = a.element_size()
+    return Problem(
+        point,
+        [a, b, c, c if bias is None else bias, c if residual is None else residual],
+        [batch, m, n, k, a.stride(1), b.stride(1), list(ACTIVATIONS).index(activation), flags],
+        [],
+        [c],
+        [around],
+        lambda: call(a, b, bias, residual),
+        exact,
+        call,
+        (a, b, bias, residual),
+        2 * batch * m * n * k,
+        element * (batch * (m * k + n * k + m * n * (2 if residual is not None else 1)) + (0 if bias is None else n)),
+    )
+
+
+def _gemm_checks(request: DeviceRequest, workload: Workload) -> Iterator[Point]:
+    bm, bn, bk = (request.params.get(name, 64) for name in ("block_m", "block_n", "block_k"))
+    depth = bk * max(1, request.params.get("stages", 1))
+    split = max(1, request.params.get("split_k", 1))
+    most = request.params.get("rows", 0)
+    n, k = (workload.dims.get(name) for name in ("N", "K"))
+    step = 8 if workload.attrs.get("a", "n") == "t" else 1  # rows of a transposed A are its contiguous extent
+
+    def sizes(batch: int, m: int, n_: int, k_: int, pad: int = 0) -> dict[str, int]:
+        m = workload.dims.get("M") or max(step, (min(m, most) if most else m) // step * step)
+        found = {"batch": batch, "M": m, "N": n or _eight(n_), "K": k or _eight(k_)}
+        return {**found, "pad": 8} if pad else found
+
+    yield Point(sizes(1, 1, 8, 8))
+    yield Point(sizes(1, bm + 1, bn + 8, bk + 8))
+    yield Point(sizes(1, bm - 1, bn - 8, depth - 8))
+    yield Point(sizes(1, 2 * bm, 2 * bn, depth + bk))
+    yield Point(sizes(1, 5, 2 * bn + 8, split * (depth + bk) + 8))
+    yield Point(sizes(3, bm + 7, bn + 24, bk, pad=1))
+    for name in ACTIVATIONS:
+        yield Point(sizes(1, bm + 9, bn // 2 + 8, 2 * bk + 8), f"{name} + residual" if name == "none" else name)
+
+
+def _eight(size: int) -> int:
+    return max(8, size // 8 * 8)
+
+
+# -- cuda_rows -----------------------------------------------------------------------------------------------------
+
+
+def _rows(request: DeviceRequest, workload: Workload, point: Point, seed: int, device: Device) -> Problem:
+    operator: Any = ops.load(workload.op)
+    sizes = dict(point.sizes)
+    m, n = sizes.get("M", 1), sizes["N"]
+    data = DTYPES[workload.dtype]
+    arrays = _repeated(operator, workload, sizes, seed)
+    given = [torch.from_numpy(a).to(device.where) for a in arrays]
+    rounded = [x.to(data) if x.is_floating_point() else x for x in given]
+    of: dict[str, tuple[int, ...]] = {"row": (m, n), "vector": (n,), "partial": (n,), "scalar": (m,), "scratch": (m, n)}
+    buffers: list[Tensor] = []
+    outputs: list[tuple[str, Tensor, Tensor]] = []
+    inputs = iter(rounded)
+    for name, role, written, dtype in request.operands:
+        kind = data if dtype == "data" else DTYPES[dtype]
+        if written:
+            out, around = _output(of[role], kind, device)
+            outputs += [] if role == "scratch" else [(name, out, around)]
+            buffers.append(out)
+        else:
+            buffers.append(next(inputs).to(kind).contiguous())
+
+    def call(*tensors: Tensor) -> Any:
+        return operator.aten(*tensors)
+
+    return Problem(
+        point,
+        buffers,
+        [m, n],
+        [float(v) for v in operator.arguments({"M": m, "N": n})],
+        [out for _, out, _ in outputs],
+        [around for _, _, around in outputs],
+        lambda: operator.aten(*rounded),
+        lambda: operator.aten(*(x.double() if x.is_floating_point() else x for x in rounded)),
+        call,
+        tuple(rounded),
+        0,
+        sum(b.numel() * b.element_size() for b in buffers),
+    )
+
+
+def _repeated(operator: Any, workload: Workload, sizes: Mapping[str, int], seed: int) -> list[np.ndarray]:
+    """The operator's inputs; of large ones only the beginning is made, and repeated."""
+    leading = next(iter(workload.dims))  # M, or the N of a flat operator
+    width = 1 if leading == "N" else sizes["N"]
+    few = {**sizes, leading: min(sizes[leading], max(1, DISTINCT // width))}
+    arrays = operator.inputs(workload, few, seed)
+    return [np.resize(a, shape) for a, (_, shape) in zip(arrays, operator.shapes(sizes), strict=True)]
+
+
+def _rows_checks(request: DeviceRequest, workload: Workload) -> Iterator[Point]:
+    static = workload.dims["N"]
+    shapes = ROWS_CHECKED if static is None else tuple((m, static) for m in (1, 3, 33))
+    for m, n in shapes:
+        yield Point({"M": m, "N": n} if "M" in workload.dims else {"N": m * n})

@@ -1,0 +1,102 @@
+"""Where GPU kernels are timed: the sizes that make a score, and those that decide each bucket of a plan."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import product
+from math import prod
+
+from ..cuda import plan
+from ..workload import Workload
+from .device_files import Point
+
+Sizes = Mapping[str, int]
+Decisive = list[list[Sizes]]  # of a plan: by bucket, the sizes that decide; none where the kernel serves none of them
+
+# batch, M, N, K, epilogue. By layout: squares, BERT's and Heron's shapes, the products of attention.
+GEMM = {
+    "nn": ((1, 4096, 4096, 4096, ""), (1, 1024, 1024, 1024, ""), (16, 512, 64, 512, "")),
+    "nt": (
+        (1, 4096, 4096, 4096, ""),
+        (1, 8192, 8192, 8192, ""),
+        (1, 1024, 1024, 1024, ""),
+        (1, 2048, 3072, 768, "gelu"),
+        (16, 512, 512, 64, ""),
+    ),
+    "tn": ((1, 4096, 4096, 4096, ""), (1, 768, 3072, 2048, "")),
+    "tt": ((1, 4096, 4096, 4096, ""),),
+}
+GEMM_FEW_ROWS = ((1, 32, 1000, 2048, ""), (1, 32, 4096, 4096, ""), (1, 32, 1000, 4096, ""), (1, 1, 4096, 4096, "gelu"))
+# Rows and their length; of what has no rows, their product.
+ROWS = ((8192, 1024), (4096, 4096), (512, 32768), (128, 1024))
+# A product with more data than this is left out of plans: it would not fit into every card's memory twice.
+LARGEST = 2 << 30
+BATCHES = (16, 2)  # of small and of large products
+
+
+def points(workload: Workload, driver: str) -> list[Point]:
+    """What the score of a kernel is made from."""
+    found = _gemm(workload) if driver == "cuda_gemm" else _rows(workload)
+    return list({p.text: p for p in found}.values())
+
+
+def _gemm(workload: Workload) -> Iterator[Point]:
+    layout = workload.attrs.get("a", "n") + workload.attrs.get("b", "n")
+    most = int(workload.attrs.get("rows", 0))
+    for batch, m, n, k, epilogue in GEMM_FEW_ROWS if most else GEMM[layout]:
+        yield Point({"batch": batch, **_fixed(workload, {"M": m, "N": n, "K": k})}, epilogue)
+
+
+def _rows(workload: Workload) -> Iterator[Point]:
+    for m, n in ROWS:
+        yield Point(_fixed(workload, {"M": m, "N": n}) if "M" in workload.dims else {"N": m * n})
+
+
+def _fixed(workload: Workload, sizes: Sizes) -> dict[str, int]:
+    return {name: workload.dims[name] or size for name, size in sizes.items()}
+
+
+def decisive(workload: Workload, driver: str, *, flat: bool = False) -> Decisive:
+    """For every bucket of the plan a small and a large problem; the kernel must win at both."""
+    if driver == "cuda_gemm":
+        return _gemm_buckets(workload)
+    by_size = flat or workload.dims["N"] is not None
+    found: Decisive = [[] for _ in range(plan.rows_plan_size(by_size))]
+    lengths = (workload.dims["N"] or 1024,) if by_size else _samples(plan.LENGTHS, 64)
+    for n, elements in product(lengths, _samples(plan.ELEMENTS, 1 << 12)):
+        m = max(1, elements // n)
+        bucket = plan.rows_plan_bucket(by_size, 1 if flat else m, m * n if flat else n)
+        if len(found[bucket]) < 2 and m * n * 4 * 4 <= LARGEST:
+            found[bucket].append({"N": m * n} if flat else {"M": m, "N": n})
+    return found
+
+
+def _gemm_buckets(workload: Workload) -> Decisive:
+    n, k = workload.dims["N"], workload.dims["K"]
+    static, most = bool(n and k), int(workload.attrs.get("rows", 0))
+    found: Decisive = [[] for _ in range(plan.gemm_plan_size(static))]
+    rows = [m for m in _samples(plan.GEMM_ROWS, 8) if not most or m <= most]
+    columns = (n,) if n else _samples(plan.GEMM_COLUMNS, 256)
+    depths = (k,) if k else _samples(plan.GEMM_DEPTHS, 256)
+    for m, n_, k_ in product(rows, columns, depths):
+        for batch in (1, BATCHES[m * n_ * k_ > 1 << 30]):
+            bucket = plan.gemm_plan_bucket(static, batch, m, n_, k_)
+            data = 2 * batch * (m * k_ + n_ * k_ + m * n_)
+            if data <= LARGEST:
+                found[bucket].append({"batch": batch, "M": m, "N": n_, "K": k_})
+    # The products of 2**3 corners decide much the same: the smallest and the largest do.
+    return [[min(b, key=_volume), max(b, key=_volume)] if len(b) > 1 else b for b in found]
+
+
+def _volume(sizes: Sizes) -> int:
+    return prod(sizes.values())
+
+
+def _samples(bounds: tuple[int, ...], least: int) -> list[int]:
+    """Two values of each bucket that these upper bounds make: near its lower end, and the upper one; multiples of 8."""
+    found: list[int] = []
+    low = least
+    for bound in (*bounds, 2 * bounds[-1]):
+        found += [low, bound]
+        low = bound * 5 // 4 // 8 * 8
+    return found
