@@ -90,12 +90,12 @@ lint: $(ENV_STAMP) ## ruff, mypy, clang-format (changes nothing)
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
-	@find csrc tests -name '*.cpp' -o -name '*.h' | xargs $(VENV)/bin/clang-format --dry-run -Werror
+	@find csrc tests codegen -name '*.cpp' -o -name '*.h' | xargs $(VENV)/bin/clang-format --dry-run -Werror
 
 format: $(ENV_STAMP) ## rewrite Python and C++ sources in the project's style
 	@$(PY) -m ruff check --fix . || true
 	@$(PY) -m ruff format .
-	@find csrc tests -name '*.cpp' -o -name '*.h' | xargs $(VENV)/bin/clang-format -i
+	@find csrc tests codegen -name '*.cpp' -o -name '*.h' | xargs $(VENV)/bin/clang-format -i
 
 env: $(PROJECT_STAMP) ## .venv with the pinned packages
 

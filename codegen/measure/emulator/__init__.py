@@ -1,0 +1,11 @@
+"""CUDA kernels on the CPU: a source that was exported, launcher included, runs thread by thread, and is watched.
+
+``compile`` makes a library of a source, ``Emulated`` launches its kernels, ``EmulationError`` says what one did wrong.
+Numbers are those of the hardware up to the order of sums in a tensor core, and up to the last bits of functions that it
+approximates. Time is not emulated.
+"""
+
+from .build import compile
+from .launch import Emulated, EmulationError
+
+__all__ = ["Emulated", "EmulationError", "compile"]

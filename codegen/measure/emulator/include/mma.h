@@ -1,0 +1,2 @@
+// All of it is in device.h, which comes first.
+#pragma once

@@ -1,0 +1,216 @@
+"""Launching an emulated kernel on NumPy arrays."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...target import GpuTarget, find_gpu
+
+_ORDERS = {"forward": 0, "backward": 1, "random": 2}
+_PAGE = mmap.PAGESIZE
+# Unused addresses between two buffers: what is beyond one is not in another.
+_GAP = 1 << 24
+
+
+class EmulationError(RuntimeError):
+    """A kernel that did what it must not, or a launcher that returned an error; ``code`` is its cudaError_t."""
+
+    def __init__(self, message: str, code: int = 0) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class _Launch(ctypes.Structure):
+    """``tvmops_launch`` of csrc/runtime/abi.h."""
+
+    _fields_ = (
+        ("buffers", ctypes.POINTER(ctypes.c_void_p)),
+        ("sizes", ctypes.POINTER(ctypes.c_int64)),
+        ("params", ctypes.POINTER(ctypes.c_float)),
+        ("workspace", ctypes.c_void_p),
+        ("stream", ctypes.c_void_p),
+        ("device", ctypes.c_int32),
+    )
+
+
+class _Memory:
+    """Device memory for one launch: copies of arrays, far apart; arrays that share memory still do."""
+
+    def __init__(self, arrays: Sequence[np.ndarray[Any, Any] | None], workspace: int) -> None:
+        spans = sorted({_span(a) for a in arrays if a is not None and a.nbytes})
+        regions: list[list[int]] = []
+        for begin, end in spans:
+            if regions and begin < regions[-1][1]:
+                regions[-1][1] = max(regions[-1][1], end)
+            else:
+                regions.append([begin, end])
+        sizes = [(end - begin + 256 + _PAGE) // _PAGE * _PAGE for begin, end in regions]
+        total = sum(sizes) + _GAP * (len(sizes) + 2) + (workspace + _PAGE)
+        self._map = mmap.mmap(
+            -1, total, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0)
+        )
+        self._bytes = np.frombuffer(self._map, np.uint8)
+        base = self._bytes.ctypes.data
+        self.regions: list[tuple[int, int]] = []  # begin and end, where they are now
+        self._from: list[tuple[int, int]] = [(b, e) for b, e in regions]
+        at = _GAP
+        for (begin, end), size in zip(self._from, sizes, strict=True):
+            start = base + at + begin % 256  # the same alignment as the array has
+            self.regions.append((start, start + end - begin))
+            at += size + _GAP
+        self.workspace = base + at
+        self._base = base
+        self._bytes[at : at + workspace] = 0xFF
+
+    def address(self, array: np.ndarray[Any, Any] | None) -> int:
+        """Where an array is; 0 for none."""
+        if array is None or not array.nbytes:
+            return 0
+        begin = array.ctypes.data
+        for (old, end), (new, _) in zip(self._from, self.regions, strict=True):
+            if old <= begin < end:
+                return new + begin - old
+        raise AssertionError("an array that was not given")
+
+    def _here(self, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        start = self.address(array) - self._base
+        return self._bytes[start : start + array.nbytes]
+
+    def read_from(self, array: np.ndarray[Any, Any]) -> None:
+        """Copies the array in."""
+        self._here(array)[:] = array.reshape(-1).view(np.uint8)
+
+    def write_to(self, array: np.ndarray[Any, Any]) -> None:
+        """Copies the array out."""
+        array.reshape(-1).view(np.uint8)[:] = self._here(array)
+
+
+def _span(array: np.ndarray[Any, Any]) -> tuple[int, int]:
+    return array.ctypes.data, array.ctypes.data + array.nbytes
+
+
+class Emulated:
+    """A library that :func:`codegen.measure.emulator.compile` made.
+
+    Args:
+        path: the library.
+        target: what the launcher believes to run on, and how much shared memory there is.
+        order: in which order blocks, warps and lanes run: "forward", "backward" or "random".
+        seed: of the random order.
+        late: asynchronous copies land as late as the program lets them; else at once.
+        races: accesses that no barrier orders are errors.
+        uninitialized: reading shared memory that nothing wrote is an error; else it reads NaN.
+
+    A race, an access out of bounds, a misaligned one, a read of what nothing wrote, and a deadlock are found in
+    whatever the kernel does with shared memory and with the buffers of a launch; workspaces begin as NaN. Blocks of
+    one launch may not depend on each other, but by atomic operations.
+    """
+
+    def __init__(
+        self,
+        path: Path | str,
+        target: str | GpuTarget = "sm_90a",
+        *,
+        order: str = "forward",
+        seed: int = 0,
+        late: bool = True,
+        races: bool = True,
+        uninitialized: bool = True,
+    ) -> None:
+        about = find_gpu(target) if isinstance(target, str) else target
+        self._library = ctypes.CDLL(str(path))
+        self._library.tvmops_emulator_failure.restype = ctypes.c_char_p
+        major, minor = about.capability
+        self._library.tvmops_emulator_device(major, minor, about.multiprocessors, about.shared_bytes)
+        self._options = (_ORDERS[order], ctypes.c_uint64(seed), int(late), int(races), int(uninitialized))
+
+    def fail(self, function: str, error: int) -> None:
+        """The next call of a function of the CUDA runtime, say "cudaLaunchKernel", returns this error."""
+        self._library.tvmops_emulator_fail(function.encode(), error)
+
+    def workspace(self, symbol: str, sizes: Sequence[int]) -> int:
+        """The bytes that a launch with these sizes needs; 0 if the kernel needs none."""
+        name = f"tvmops_workspace_{_plain(symbol)}"
+        if not hasattr(self._library, name):
+            return 0
+        function = self._library[name]
+        function.restype = ctypes.c_int64
+        return int(function((ctypes.c_int64 * max(1, len(sizes)))(*sizes)))
+
+    def launch(
+        self,
+        symbol: str,
+        buffers: Sequence[np.ndarray[Any, Any] | None],
+        sizes: Sequence[int],
+        params: Sequence[float] = (),
+        device: int = 0,
+    ) -> None:
+        """Runs a kernel; what it writes is in ``buffers`` afterwards, also after an error.
+
+        Args:
+            symbol: of the kernel, with or without ``tvmops_launch_``.
+            buffers: contiguous arrays of any dtype, in the kernel's order; None is a null pointer. Several may share
+                memory. One that is not writeable is not an output.
+            sizes: the kernel's sizes.
+            params: the kernel's float parameters.
+            device: the number of the device; there is one, 0.
+
+        Raises:
+            EmulationError: the kernel did what it must not, or the launcher returned an error.
+            ValueError: an array is not contiguous.
+        """
+        for array in buffers:
+            if array is not None and not array.flags.c_contiguous:
+                raise ValueError("an array is not contiguous")
+        needed = self.workspace(symbol, sizes)
+        memory = _Memory(buffers, needed)
+        self._register(memory, buffers, needed)
+        self._library.tvmops_emulator_options(*self._options)
+        present = [a for a in buffers if a is not None and a.nbytes]
+        for array in present:
+            memory.read_from(array)
+        request = _Launch(
+            (ctypes.c_void_p * max(1, len(buffers)))(*[memory.address(a) or None for a in buffers]),
+            (ctypes.c_int64 * max(1, len(sizes)))(*sizes),
+            (ctypes.c_float * max(1, len(params)))(*params),
+            memory.workspace if needed else None,
+            None,
+            device,
+        )
+        self._library.tvmops_emulator_failure()
+        code = self._library[f"tvmops_launch_{_plain(symbol)}"](ctypes.byref(request))
+        for array in present:
+            if array.flags.writeable:
+                memory.write_to(array)
+        said = self._library.tvmops_emulator_failure().decode()
+        self._library.tvmops_emulator_buffers(0, None, None, None, None)
+        if code:
+            raise EmulationError(said or f"the launcher of {symbol} returned the error {code}", code)
+
+    def _register(self, memory: _Memory, buffers: Sequence[np.ndarray[Any, Any] | None], workspace: int) -> None:
+        rows = []
+        for begin, end in memory.regions:
+            inside = [a for a in buffers if a is not None and a.nbytes and begin <= memory.address(a) < end]
+            granule = min(1 << (min(a.itemsize, 8).bit_length() - 1) for a in inside)
+            rows.append((begin, end, granule, int(any(a.flags.writeable for a in inside))))
+        if workspace:
+            rows.append((memory.workspace, memory.workspace + workspace, 4, 1))
+        count = len(rows)
+        begins, ends, sizes, writable = zip(*rows, strict=True) if rows else ((), (), (), ())
+        self._library.tvmops_emulator_buffers(
+            count,
+            (ctypes.c_uint64 * count)(*begins),
+            (ctypes.c_uint64 * count)(*ends),
+            (ctypes.c_uint32 * count)(*sizes),
+            (ctypes.c_int * count)(*writable),
+        )
+
+
+def _plain(symbol: str) -> str:
+    return symbol.removeprefix("tvmops_launch_")

@@ -1,0 +1,140 @@
+// A CUDA block run on the CPU: every thread is a fiber, and what a warp or a block does together is a meeting of
+// fibers. Blocks run one after another. See scheduler.cpp (who runs), memory.cpp (what an access may do) and launch.cpp
+// (the CUDA runtime's functions).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <deque>
+#include <functional>
+#include <vector>
+
+#pragma GCC visibility push(hidden)
+namespace emulator {
+
+constexpr int kLanes = 32;
+constexpr int kWarps = 32;
+constexpr int kThreads = kLanes * kWarps;
+constexpr int kBarriers = 16;
+constexpr uint32_t kAll = 0xffffffffu;
+// Shared memory begins here in its own address space, so that address 0 is nobody's.
+constexpr uint32_t kSharedBase = 1024;
+constexpr uint32_t kSharedLimit = kSharedBase + (228u << 10);
+
+struct Index {
+  unsigned x, y, z;
+};
+
+// What of each warp happened before: an access of warp w at time t did if clock[w] >= t.
+struct Clock {
+  uint32_t seen[kWarps] = {};
+  void join(const Clock& other) {
+    for (int w = 0; w < kWarps; ++w) seen[w] = seen[w] > other.seen[w] ? seen[w] : other.seen[w];
+  }
+};
+
+// An asynchronous copy to shared memory. The bytes beyond `from` of `to` become zero.
+struct Copy {
+  uint32_t to;
+  const char* source;
+  uint32_t bytes, from;
+};
+
+struct Thread {
+  Index index;
+  int linear, warp, lane;
+  void* stack;     // where it goes on
+  void* argument;  // of the meeting it waits at
+  const char* at;  // what it waits at; null: it can run
+  int line;
+  std::function<bool()> until;  // goes on once this holds
+  std::vector<Copy> open;       // copies that no group has yet
+  std::deque<std::vector<Copy>> groups;
+};
+
+// The lanes that met, by number; null: not one of them.
+using Lanes = Thread* const (&)[kLanes];
+
+struct Options {
+  int order = 0;  // of warps and blocks; 0: forward, 1: backward, 2: random
+  uint64_t seed = 0;
+  int late = 1;           // asynchronous copies land as late as the program lets them, else at once
+  int races = 1;          // report accesses that nothing orders
+  int uninitialized = 1;  // report reads of shared memory that nothing wrote
+};
+extern Options options;
+
+// The thread that runs. Null outside of kernels.
+extern Thread* self;
+Thread& thread(int warp, int lane);
+int thread_count();
+uint32_t alive(int warp);  // lanes that have not returned
+Index block_index() __attribute__((const));
+Index block_size() __attribute__((const));
+Index grid_size() __attribute__((const));
+Index thread_index() __attribute__((const));
+unsigned lane_index() __attribute__((const));
+
+// Ends the launch with a message; the thread and block are added to it. Never returns.
+[[noreturn]] void fail(const char* format, ...) __attribute__((format(printf, 1, 2)));
+
+// Waits for all lanes of `mask` that have not returned (`aligned`: for a whole warp, none of which may have), then runs
+// `action` once for all of them: `argument` of each lane is at lanes[i]->argument.
+void meet(const char* name, int line, uint32_t mask, bool aligned, void (*action)(Lanes lanes), void* argument);
+// As `meet` with lanes of several warps: those from `first` on, `warps` of them, all lanes of each.
+void meet_warps(const char* name, int line, int first, int warps, void (*action)(), void* argument);
+// Waits until the condition holds. Others run meanwhile; it is a deadlock if none can.
+void wait_until(const char* name, int line, std::function<bool()> condition);
+// Called when no thread can run, before that is called a deadlock: something asynchronous may now happen. Returns
+// whether it did. Handlers stay until the block ends.
+void on_idle(std::function<bool()> handler);
+// Called when a block begins, before its threads run.
+void on_block(void (*handler)());
+
+void barrier(int id, int threads, bool wait, int line, bool everyone);
+void sync_warp(uint32_t mask, int line);
+uint32_t active_mask(int line);
+
+// Order between warps for what is not a barrier: what a thread did before `release` has happened for whoever calls
+// `acquire` later.
+void release(Clock& to);
+void acquire(const Clock& from);
+
+// Memory. A shared address is what __cvta_generic_to_shared returns.
+uint32_t shared_address(const void* pointer);
+char* shared_pointer(uint32_t address);
+char* dynamic_shared(uint32_t alignment);
+char* static_shared(uint32_t offset);
+// Checks an access of a thread, and remembers it. `what` names the instruction. Alignment is in bytes.
+void check_read(const Thread& by, const void* pointer, size_t bytes, size_t alignment, const char* what);
+void check_write(const Thread& by, const void* pointer, size_t bytes, size_t alignment, const char* what);
+void check_atomic(const Thread& by, const void* pointer, size_t bytes, const char* what);
+// From `begin_copy` to `end_copy` nobody may touch these shared bytes. A copy that ends is a write of `by` then.
+void begin_copy(const Thread& by, uint32_t address, size_t bytes, const char* what);
+void end_copy(const Thread& by, uint32_t address, size_t bytes);
+
+// cp.async: starts a copy, closes a group, waits until at most `left` groups are under way.
+void copy_start(uint32_t to, const void* source, uint32_t bytes, uint32_t from);
+void copy_commit();
+void copy_wait(int left);
+void copy_wait_all();
+
+// Kernels make themselves known when the library is loaded.
+struct Kernel {
+  const char* name;
+  const void* function;
+  void (*call)(const void* function, void** arguments);
+  std::vector<size_t> sizes;  // of the arguments
+  int most_threads;           // 0: not said
+  uint32_t shared_bytes;      // that it declares
+};
+void add_kernel(Kernel kernel);
+uint32_t reserve_shared(const char* kernel, uint32_t bytes, uint32_t alignment);
+// For cudaGetDriverEntryPoint.
+struct DriverFunction {
+  DriverFunction(const char* name, void* function);
+};
+
+}  // namespace emulator
+#pragma GCC visibility pop
