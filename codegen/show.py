@@ -1,19 +1,25 @@
-"""A kernel, to read: its schedule space, TE, TIR, LLVM IR, assembly, or its entry in the table of a pack."""
+"""A kernel, to read: its space, TE, TIR, LLVM IR, assembly, CUDA source, SASS, or its entry in the table of a pack."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import json
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import cast
 
+import tvm
 from tvm import te
 
 from . import ops, spaces
 from .errors import CodegenError
-from .export import objects, pack
+from .export import device, objects, pack, sass
 from .export.pack import PackKernel
 from .records import store
 from .spaces import space as searching
 from .spaces.space import Choice, Knob, Leaf
-from .target import Target
+from .target import GpuTarget, Target
 from .workload import Workload
 
 # Of a knob; of more only a few are shown.
@@ -47,14 +53,43 @@ def show_tir(kernel: PackKernel, leaf: str | None) -> str:
 
 def show_ll(kernel: PackKernel, leaf: str | None) -> str:
     """The leaf as LLVM IR."""
-    module = objects.module([pick(kernel, leaf)])
-    return str(objects.compile_module(module, kernel.target, kernel.leaves[0].whole).mod.inspect_source("ll"))
+    return str(_compiled(kernel, leaf).mod.inspect_source("ll"))
 
 
 def show_asm(kernel: PackKernel, leaf: str | None) -> str:
     """The leaf as assembly."""
+    return str(_compiled(kernel, leaf).mod.inspect_source("asm"))
+
+
+def _compiled(kernel: PackKernel, leaf: str | None) -> tvm.runtime.Executable:
     module = objects.module([pick(kernel, leaf)])
-    return str(objects.compile_module(module, kernel.target, kernel.leaves[0].whole).mod.inspect_source("asm"))
+    return objects.compile_module(module, cast(Target, kernel.target), kernel.leaves[0].whole)
+
+
+def show_cu(kernel: PackKernel, leaf: str | None) -> str:
+    """The CUDA source, launcher included."""
+    return device.sources([kernel])[0].text
+
+
+def show_sass(kernel: PackKernel, leaf: str | None) -> str:
+    """The machine code of a GPU, disassembled."""
+    with _on_device(kernel) as compiled:
+        return sass.text(compiled.object)
+
+
+def show_time(kernel: PackKernel, leaf: str | None) -> str:
+    """Registers, instructions and predicted times."""
+    with _on_device(kernel) as compiled:
+        return json.dumps(device.about(compiled), indent=1)
+
+
+@contextlib.contextmanager
+def _on_device(kernel: PackKernel) -> Iterator[device.Compiled]:
+    with tempfile.TemporaryDirectory() as folder:
+        found = device.sources([kernel])
+        device.export([kernel], found, Path(folder))
+        (compiled,) = device.compile_all([kernel], found, Path(folder), Path(folder))
+        yield compiled
 
 
 def show_c(kernel: PackKernel, leaf: str | None) -> str:
@@ -62,7 +97,9 @@ def show_c(kernel: PackKernel, leaf: str | None) -> str:
     return pack.table([kernel])
 
 
-def show_space(workload: Workload, target: Target, name: str | None, record: store.Record | None, fixed: Choice) -> str:
+def show_space(
+    workload: Workload, target: Target | GpuTarget, name: str | None, record: store.Record | None, fixed: Choice
+) -> str:
     """The knobs with their domains, the constraints, how many choices there are, and the leaves of one of them.
 
     Args:
@@ -118,8 +155,16 @@ VIEWS: dict[str, Callable[[PackKernel, str | None], str]] = {
     "te": show_te,
     "c": show_c,
 }
+DEVICE_VIEWS: dict[str, Callable[[PackKernel, str | None], str]] = {
+    "tir": show_tir,
+    "cu": show_cu,
+    "sass": show_sass,
+    "time": show_time,
+    "te": show_te,
+}
 # The views of a kernel, and the one of its space, which needs no kernel.
 WHAT = (*VIEWS, "space")
+DEVICE_WHAT = (*DEVICE_VIEWS, "space")
 
 
 def show(kernel: PackKernel, what: str, leaf: str | None) -> str:
@@ -128,6 +173,9 @@ def show(kernel: PackKernel, what: str, leaf: str | None) -> str:
     Raises:
         CodegenError: there is no such view, or no such leaf.
     """
-    if what not in VIEWS:
-        raise CodegenError(f"unknown view {what!r}; known: {', '.join(WHAT)}")
-    return VIEWS[what](kernel, leaf).rstrip("\n")
+    on_device = isinstance(kernel.target, GpuTarget)
+    views = DEVICE_VIEWS if on_device else VIEWS
+    if what not in views:
+        known = ", ".join(DEVICE_WHAT if on_device else WHAT)
+        raise CodegenError(f"unknown view {what!r}; known: {known}")
+    return views[what](kernel, leaf).rstrip("\n")

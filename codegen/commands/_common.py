@@ -16,7 +16,7 @@ from ..errors import CodegenError
 from ..export import selection
 from ..measure import measurer
 from ..records import store
-from ..target import TARGETS, Target, find
+from ..target import GPU_TARGETS, TARGETS, GpuTarget, Target, find, find_gpu
 
 out, err = Console(), Console(stderr=True)
 
@@ -48,9 +48,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-TargetsOption = Annotated[
+AnyTargetsOption = Annotated[
     list[str] | None,
-    typer.Option("--target", help=f"Repeatable: {', '.join(TARGETS)}, or native. Default: all of this architecture."),
+    typer.Option(
+        "--target",
+        help=f"Repeatable: {', '.join([*TARGETS, *GPU_TARGETS])}, or native. Default: all CPUs of this architecture.",
+    ),
 ]
 RecordsOption = Annotated[
     Path | None, typer.Option("--records", help="A folder of records to take before the shipped ones.", file_okay=False)
@@ -76,8 +79,16 @@ def target_of(name: str) -> Target:
     raise CodegenError(f"this machine runs none of the targets {', '.join(TARGETS)}")
 
 
-def targets_of(names: list[str] | None) -> list[Target]:
-    return list(dict.fromkeys(map(target_of, names))) if names else selection.default_targets()
+def any_target_of(name: str) -> Target | GpuTarget:
+    """Of a CPU or, with a name such as sm_80, of a GPU."""
+    return find_gpu(name) if name.startswith("sm_") else target_of(name)
+
+
+def any_targets_of(names: list[str] | None) -> tuple[list[Target], list[GpuTarget]]:
+    """Those of CPUs, all of this architecture if none is named, and those of GPUs."""
+    found = dict.fromkeys(map(any_target_of, names)) if names else selection.default_targets()
+    of_gpu = [target for target in found if isinstance(target, GpuTarget)]
+    return [target for target in found if isinstance(target, Target)], of_gpu
 
 
 def knobs_of(texts: list[str] | None) -> dict[str, int]:

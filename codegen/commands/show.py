@@ -10,9 +10,9 @@ from .. import ops
 from .. import show as showing
 from ..export import selection
 from ..records import store
-from ..target import TARGETS
+from ..target import GPU_TARGETS, TARGETS
 from ..workload import Workload
-from ._common import KnobsOption, RecordsOption, app, knobs_of, target_of
+from ._common import KnobsOption, RecordsOption, any_target_of, app, knobs_of
 
 
 @app.command()
@@ -21,9 +21,12 @@ def show(
         str, typer.Argument(help="A workload's key, e.g. 'linear(float32;M=*,N=768,K=768)', or KEY@TARGET.")
     ],
     target: Annotated[
-        str | None, typer.Option(help=f"{', '.join(TARGETS)}, or native. Default: the last of these.")
+        str | None,
+        typer.Option(help=f"{', '.join([*TARGETS, *GPU_TARGETS])}, or native. Default: {next(reversed(TARGETS))}."),
     ] = None,
-    what: Annotated[str, typer.Option(help=f"{', '.join(showing.WHAT)}.")] = "tir",
+    what: Annotated[
+        str, typer.Option(help=f"{', '.join(showing.WHAT)}; on a GPU {', '.join(showing.DEVICE_WHAT)}.")
+    ] = "tir",
     leaf: Annotated[
         str | None, typer.Option(help="A leaf by name (--what space lists them). Default: the full tile.")
     ] = None,
@@ -36,12 +39,14 @@ def show(
 ) -> None:
     """Prints a kernel: TVMScript, LLVM IR, assembly, the operator's TE, its schedule space, or its C table.
 
+    On a GPU: the CUDA source (cu), machine code (sass), or registers, instructions and predicted times (time).
+
     Of a space: knobs, their values, constraints, and how many choices meet them. There --knob leaves the part of it in
     which a knob has a value.
     """
     name, at, suffix = key.partition("@")
     workload = ops.check(Workload.parse(name))
-    goal = target_of(target or (suffix if at else next(reversed(TARGETS))))
+    goal = any_target_of(target or (suffix if at else next(reversed(TARGETS))))
     recorded = selection.records_of(goal, [records] if records else [])
     record = store.best(recorded, workload, goal.name)
     if space or what == "space":

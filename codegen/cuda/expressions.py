@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping, Sequence
 
 import tvm
 from tvm import tirx
@@ -64,3 +65,27 @@ def c_text(expr: tvm.ir.Expr | int, name_of: Callable[[tirx.Var], str]) -> str:
             parts = [c_text(part, name_of) for part in expr.args]
             return f"({parts[0]} ? {parts[1]} : {parts[2]})"
     raise CodegenError(f"a launcher can't compute {expr} ({kind})")
+
+
+def value(text: str, scalars: Mapping[str, str], sizes: Sequence[int]) -> int:
+    """The number that a C expression of :func:`c_text` is for a launch's sizes, none of which is negative.
+
+    Raises:
+        CodegenError: it is a conditional, or needs more than sizes.
+    """
+    names: dict[str, object] = {
+        "smaller": min,
+        "larger": max,
+        "floor_div": lambda a, b: a // b,
+        "floor_mod": lambda a, b: a % b,
+        "sizes": list(sizes),
+        "__builtins__": {},
+    }
+    try:
+        for name, meaning in scalars.items():
+            if not meaning.startswith("params"):
+                names[name] = eval(meaning.replace("/", "//"), names)
+        python = re.sub(r"&&", " and ", re.sub(r"\|\|", " or ", text.replace("/", "//")))
+        return int(eval(python, names))
+    except (SyntaxError, NameError, IndexError) as error:
+        raise CodegenError(f"can't compute {text}: {error}") from None

@@ -6,6 +6,7 @@ No GPU, driver, nvcc or nvrtc is used.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import tvm
@@ -31,6 +32,7 @@ class DeviceSource:
     text: str
     launches: tuple[Launch, ...]
     workspace: bool  # whether it defines tvmops_workspace_{symbol} beside tvmops_launch_{symbol}
+    scalars: Mapping[str, str]  # names in the launches' expressions: "n8" is "sizes[2] / 8"
 
 
 def emit(kernel: DeviceKernel, target: GpuTarget) -> DeviceSource:
@@ -60,5 +62,6 @@ def emit(kernel: DeviceKernel, target: GpuTarget) -> DeviceSource:
         source = tvm.get_global_func("target.build.cuda")(on_device, device_target).inspect_source("cuda")
     functions = {str(f.attrs["global_symbol"]): f for f in on_device.functions.values()}
     about = host.read(kernel, on_host, functions)
-    text = launcher.text(kernel, target, about, repair.stale_vectors(source))
-    return DeviceSource(kernel.symbol, target, text, tuple(about.launches), bool(about.workspaces))
+    text = launcher.text(kernel, target, about, repair.stale_vectors(repair.local_helpers(source)))
+    launches, workspace = tuple(about.launches), bool(about.workspaces)
+    return DeviceSource(kernel.symbol, target, text, launches, workspace, about.scalars)

@@ -60,6 +60,11 @@ def _floor_divisions(func: tirx.PrimFunc) -> tirx.PrimFunc:
     return func.with_body(tvm_ffi.structural_map(func.body, (tirx.Div, floor)))
 
 
+def local_helpers(source: str) -> str:
+    """What TVM's text defines for itself, such as ``max`` of two halves, as static: else two sources would not link."""
+    return re.sub(r"^(?=(?:__host__ )?__device__ )", "static ", source, flags=re.MULTILINE)
+
+
 def stale_vectors(source: str) -> str:
     """A vector loaded from memory is loaded again where it is used after the memory may have changed.
 

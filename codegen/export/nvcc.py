@@ -16,7 +16,7 @@ from ..errors import CodegenError
 
 # Machine code alone, no PTX: a kernel serves the architectures that it was made for and tuned on (sm_80 code runs on
 # every 8.x), so code that a driver would make for a newer one would never be called.
-FLAGS = ("-O3", "-std=c++17", "-Xcompiler", "-fPIC,-fvisibility=hidden", "-Xptxas", "-v")
+FLAGS = ("-O3", "-std=c++17", "-Xcompiler", "-fPIC,-fvisibility=hidden")
 # Seconds that one source may take.
 LIMIT = 600.0
 
@@ -131,7 +131,16 @@ def compile_source(source: Path, output: Path, architecture: str, include: Seque
     """
     toolkit = find()
     kind = "-cubin" if output.suffix == ".cubin" else "-c"
-    command = [toolkit.nvcc, *FLAGS, gencode(architecture), *(f"-I{path}" for path in include), kind, str(source)]
+    command = [
+        toolkit.nvcc,
+        *FLAGS,
+        "-Xptxas",
+        "-v",
+        gencode(architecture),
+        *(f"-I{path}" for path in include),
+        kind,
+        str(source),
+    ]
     try:
         done = subprocess.run([*command, "-o", str(output)], capture_output=True, text=True, timeout=LIMIT)
     except subprocess.TimeoutExpired:

@@ -10,18 +10,21 @@ import subprocess
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from ..errors import CodegenError
 from ..spaces.space import Leaf
-from ..target import Target
+from ..target import GpuTarget, Target
 from ..workload import Workload
 from .manifest import manifest
 from .objects import Group, compile_groups
 
 ABI_HEADER = "abi.h"
+DEVICE_ENTRIES = "pack_device.cu"
 # A linker script: a pack keeps all else to itself, so that tvm and other packs in the process may define the same.
-_SYMBOLS = "{ global: tvmops_pack_entry; tvmops_pack_serve; local: *; };\n"
+SYMBOLS = """\
+{ global: tvmops_pack_entry; tvmops_pack_serve; tvmops_pack_device; tvmops_pack_error; local: *; };
+"""
 # What whole kernels refer to. The pointers are weak and null in their objects; these, being strong, win.
 _SERVICES = """\
 static const tvmops_services* services;
@@ -47,7 +50,7 @@ class PackKernel:
     """A kernel as it goes into a pack."""
 
     workload: Workload
-    target: Target
+    target: Target | GpuTarget
     space: str
     driver: str
     knobs: Mapping[str, int]
@@ -73,16 +76,20 @@ def _long_c_string(text: str, width: int = 100) -> str:
 def table(kernels: Sequence[PackKernel]) -> str:
     """The C source of the table that the pack's entry point returns.
 
+    Kernels for GPUs are left out by the preprocessor if ``TVMOPS_WITH_{target}`` is defined for other targets alone.
+
     Raises:
         ValueError: there is no kernel, or they are of several architectures.
     """
     symbols = sorted({leaf.linked for k in kernels for leaf in k.leaves})
     out = [f'#include "{ABI_HEADER}"', ""]
+    out += _selection(kernels)
     if any(leaf.whole for k in kernels for leaf in k.leaves):
         out.append(_SERVICES)
     out += [f"void {symbol}(void);" for symbol in symbols]
     for i, k in enumerate(kernels):
         out.append(f"\n/* {k.name} */")
+        out += _guard(k)
         rows = [f"{{{_c_string(leaf.name)}, {leaf.linked}}}," for leaf in k.leaves]
         out.append(f"static const tvmops_leaf leaves_{i}[] = {{\n  " + "\n  ".join(rows) + "\n};")
         for what, values in (
@@ -93,33 +100,92 @@ def table(kernels: Sequence[PackKernel]) -> str:
             out.append(f"static const tvmops_value {what}_{i}[] = {{{', '.join(rows)}}};")
         if k.plan is not None:
             out.append(f"static const uint8_t plan_{i}[] = {{{','.join(map(str, k.plan))}}};")
+        out += _end_guard(k)
     out.append("\nstatic const tvmops_kernel kernels[] = {")
     for i, k in enumerate(kernels):
         names = ", ".join(map(_c_string, (k.name, k.workload.op, k.workload.key, k.target.name, k.driver)))
         plan = f"plan_{i}, {len(k.plan)}" if k.plan is not None else "0, 0"
+        out += _guard(k)
         out.append(
             f"  {{{names}, dims_{i}, {len(k.workload.dims)}, params_{i}, {len(k.params)}, "
             f"leaves_{i}, {len(k.leaves)}, {plan}}},"
         )
-    out.append("};\n\nstatic const char manifest[] =\n    " + _long_c_string(json.dumps(manifest(kernels))) + ";\n")
+        out += _end_guard(k)
+    out += ["};\n\nstatic const char manifest[] =", *_manifest_text(kernels)]
     arch = {k.target.arch for k in kernels}
     if len(arch) != 1:
         raise ValueError(f"a pack holds kernels of one architecture, not of {len(arch)}: {', '.join(sorted(arch))}")
     out.append(
         "static const tvmops_pack pack = {TVMOPS_PACK_MAGIC, TVMOPS_ABI_VERSION, "
-        f"{len(kernels)}, {_c_string(arch.pop())}, manifest, kernels}};\n\n"
+        f"sizeof(kernels) / sizeof(kernels[0]), {_c_string(arch.pop())}, manifest, kernels}};\n\n"
         "const tvmops_pack* TVMOPS_PACK_ENTRY(void) { return &pack; }\n"
     )
     return "\n".join(out)
 
 
-def abi_header() -> Path:
-    """``csrc/runtime/abi.h`` of the repository, or the copy that an installed tvmops carries."""
-    here = Path(__file__).resolve()
-    for path in (here.parents[2] / "csrc" / "runtime" / ABI_HEADER, here.parents[2] / "include" / ABI_HEADER):
+def _chosen(k: PackKernel) -> str | None:
+    """The macro that says whether the kernel's target is in a pack of some of the targets."""
+    return f"TVMOPS_WITH_{k.target.name}" if isinstance(k.target, GpuTarget) else None
+
+
+def _guard(k: PackKernel) -> list[str]:
+    return [f"#ifdef {_chosen(k)}"] if _chosen(k) else []
+
+
+def _end_guard(k: PackKernel) -> list[str]:
+    return ["#endif"] if _chosen(k) else []
+
+
+def _selection(kernels: Sequence[PackKernel]) -> list[str]:
+    """All targets are in, unless some are named."""
+    macros = dict.fromkeys(chosen for k in kernels if (chosen := _chosen(k)))
+    if not macros:
+        return []
+    none = " && ".join(f"!defined({macro})" for macro in macros)
+    return [f"#if {none}", *(f"#define {macro}" for macro in macros), "#endif", ""]
+
+
+def _manifest_text(kernels: Sequence[PackKernel]) -> list[str]:
+    """The manifest as string literals, with the entries of the kernels that are in."""
+    whole = manifest(kernels)
+    entries = [json.dumps(entry) for entry in whole.pop("kernels")]
+    head, tail = json.dumps({**whole, "kernels": []}).split("[]")
+    out, before = [f"    {_c_string(head + '[')}"], dict[str | None, None]()
+    for k, entry in zip(kernels, entries, strict=True):
+        # A comma follows what is in already.
+        if None in before or _chosen(k) in before:
+            comma = ['    ","']
+        elif before:
+            comma = ["#if " + " || ".join(f"defined({macro})" for macro in before), '    ","', "#endif"]
+        else:
+            comma = []
+        out += [*_guard(k), *comma, f"    {_long_c_string(entry)}", *_end_guard(k)]
+        before[_chosen(k)] = None
+    return [*out, f"    {_c_string(']' + tail)};\n"]
+
+
+def _carried(folder: str, name: str) -> Path:
+    """A file of ours that a pack is built with: in the repository's csrc, or the copy that an installed tvmops has."""
+    root = Path(__file__).resolve().parents[2]
+    for path in (root / "csrc" / folder / name, root / "include" / name):
         if path.exists():
             return path
-    raise CodegenError(f"{ABI_HEADER} is neither in csrc/runtime nor in the installed package")
+    raise CodegenError(f"{name} is neither in csrc/{folder} nor in the installed package")
+
+
+def abi_header() -> Path:
+    """``abi.h``, the contract between a pack and the extension."""
+    return _carried("runtime", ABI_HEADER)
+
+
+def device_entries() -> Path:
+    """``pack_device.cu``, the entry points of a pack with kernels for GPUs."""
+    return _carried("cuda", DEVICE_ENTRIES)
+
+
+def device_makefile() -> Path:
+    """``pack.mk``, which builds a pack of exported CUDA sources."""
+    return _carried("cuda", "pack.mk")
 
 
 def write_sources(kernels: Sequence[PackKernel], directory: Path) -> None:
@@ -142,7 +208,8 @@ def groups(kernels: Sequence[PackKernel]) -> list[Group]:
     for (target, op, whole), members in by_place.items():
         own = {leaf.symbol for k in members for leaf in k.leaves}
         choices = [(k.workload, k.space, k.knobs) for k in members]
-        found.append(Group(op, members[0].target, choices, whole, frozenset(own & placed[target])))
+        goal = cast(Target, members[0].target)
+        found.append(Group(op, goal, choices, whole, frozenset(own & placed[target])))
         placed[target] |= own
     return [group for group in found if group.leaves()]
 
@@ -183,10 +250,10 @@ def _compiler() -> list[str]:
     return compiler.split()
 
 
-def link(directory: Path, library: Path, objects: Iterable[Path] | None = None) -> Path:
+def link(directory: Path, library: Path, objects: Iterable[Path] | None = None, options: Sequence[str] = ()) -> Path:
     """Builds the shared library of an exported directory with the C compiler (``CC``, else ``cc``, ``gcc``).
 
-    ``objects`` are those to link; by default, those that :func:`export` wrote.
+    ``objects`` are those to link; by default, those that :func:`export` wrote. ``options`` follow them.
 
     Raises:
         CodegenError: there is no compiler, or it fails; with the first line it said.
@@ -195,9 +262,9 @@ def link(directory: Path, library: Path, objects: Iterable[Path] | None = None) 
     unfinished = library.with_name(f"{library.name}.{os.getpid()}.tmp")
     found = sorted(map(str, directory.glob("leaves-*.o") if objects is None else objects))
     symbols = unfinished.with_suffix(".map")
-    symbols.write_text(_SYMBOLS)
+    symbols.write_text(SYMBOLS)
     command = [*_compiler(), "-O1", "-shared", "-fPIC", f"-Wl,--version-script={symbols}", "-o", str(unfinished)]
-    command += [str(directory / "pack.c"), *found]
+    command += [str(directory / "pack.c"), *found, *options]
     try:
         subprocess.run(command, check=True, capture_output=True, text=True)
         unfinished.replace(library)  # a process that has the old one mapped keeps it
@@ -212,18 +279,21 @@ def link(directory: Path, library: Path, objects: Iterable[Path] | None = None) 
     return library
 
 
-def link_if_changed(directory: Path, library: Path) -> bool:
+def link_if_changed(
+    directory: Path, library: Path, objects: Iterable[Path] | None = None, options: Sequence[str] = ()
+) -> bool:
     """As :func:`link`, unless the library was made from the same content before. Returns whether it did anything.
 
     What it was made from is remembered in a file beside it, ``{library}.key``.
     """
-    digest = hashlib.sha256(" ".join([*_compiler(), _SYMBOLS]).encode())
-    for path in sorted([*directory.glob("leaves-*.o"), directory / "pack.c", directory / ABI_HEADER]):
+    digest = hashlib.sha256(" ".join([*_compiler(), SYMBOLS, *options]).encode())
+    found = sorted(directory.glob("leaves-*.o") if objects is None else objects)
+    for path in [*found, directory / "pack.c", directory / ABI_HEADER]:
         digest.update(hashlib.sha256(path.read_bytes()).digest())
     stamp = library.with_name(library.name + ".key")
     if library.exists() and stamp.exists() and stamp.read_text() == digest.hexdigest():
         return False
     stamp.unlink(missing_ok=True)
-    link(directory, library)
+    link(directory, library, found, options)
     stamp.write_text(digest.hexdigest())
     return True

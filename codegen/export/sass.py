@@ -32,8 +32,8 @@ class Instruction:
         return self.opcode.split(".", 1)[0]
 
 
-def disassemble(path: Path) -> dict[str, list[Instruction]]:
-    """The instructions of an object or cubin, by device function.
+def text(path: Path) -> str:
+    """The instructions of an object or cubin, to read.
 
     Raises:
         CodegenError: cuobjdump or nvdisasm is missing, or the file holds no device code.
@@ -49,10 +49,18 @@ def disassemble(path: Path) -> dict[str, list[Instruction]]:
     if done.returncode:
         cause = next(iter((done.stderr + done.stdout).strip().splitlines()), f"exit status {done.returncode}")
         raise CodegenError(f"cuobjdump can't read {path}: {cause}")
-    found = parse(done.stdout)
-    if not found:
+    if not _FUNCTION.search(done.stdout):
         raise CodegenError(f"{path} holds no device code")
-    return found
+    return re.sub(r"^\s*/\* 0x\w+ \*/\n|\s*/\* 0x\w+ \*/", "", done.stdout, flags=re.MULTILINE)
+
+
+def disassemble(path: Path) -> dict[str, list[Instruction]]:
+    """The instructions of an object or cubin, by device function.
+
+    Raises:
+        CodegenError: as :func:`text`.
+    """
+    return parse(text(path))
 
 
 def parse(text: str) -> dict[str, list[Instruction]]:

@@ -11,7 +11,7 @@ from .. import ops, spaces
 from ..errors import CodegenError
 from ..records import SHIPPED, store
 from ..spaces.space import Choice, broken
-from ..target import TARGETS, Target
+from ..target import TARGETS, GpuTarget, Target
 from ..workload import Workload
 from .pack import PackKernel
 
@@ -37,7 +37,7 @@ def default_targets() -> list[Target]:
     return found
 
 
-def records_of(target: Target, directories: Sequence[Path] = ()) -> list[store.Record]:
+def records_of(target: Target | GpuTarget, directories: Sequence[Path] = ()) -> list[store.Record]:
     """The records of a target: of the first of ``directories`` that has any for a workload, else the shipped ones."""
     chosen: dict[str, list[store.Record]] = {}
     for directory in (*directories, SHIPPED):
@@ -49,7 +49,9 @@ def records_of(target: Target, directories: Sequence[Path] = ()) -> list[store.R
     return [record for records in chosen.values() for record in records]
 
 
-def kernel(workload: Workload, target: Target, record: store.Record | None, knobs: Choice | None = None) -> PackKernel:
+def kernel(
+    workload: Workload, target: Target | GpuTarget, record: store.Record | None, knobs: Choice | None = None
+) -> PackKernel:
     """The kernel of a record, or that of the space's default choice where there is none; ``knobs`` changes some of it.
 
     Raises:
@@ -78,12 +80,13 @@ def kernel(workload: Workload, target: Target, record: store.Record | None, knob
     return PackKernel(workload, target, space.name, space.driver, record.knobs, params, leaves, routes, about)
 
 
-def kernels(targets: Iterable[Target], directories: Sequence[Path] = ()) -> list[PackKernel]:
+def kernels(targets: Iterable[Target | GpuTarget], directories: Sequence[Path] = ()) -> list[PackKernel]:
     """What a pack holds: the workloads worth shipping, and those that ``directories`` have records of."""
     found = []
     for target in targets:
         records = records_of(target, directories)
         recorded = [ops.check(Workload.parse(key)) for key in dict.fromkeys(r.workload for r in records)]
-        for workload in dict.fromkeys([*ops.shipped(), *recorded]):
+        shipped = ops.device_shipped(target) if isinstance(target, GpuTarget) else ops.shipped()
+        for workload in dict.fromkeys([*shipped, *recorded]):
             found.append(kernel(workload, target, store.best(records, workload, target.name)))
     return found

@@ -117,3 +117,9 @@ def test_expressions_in_c(make, text):
 def test_an_expression_that_c_does_not_get():
     with pytest.raises(CodegenError, match="a launcher can't compute"):
         expressions.c_text(tirx.exp(tirx.Var("x", "float32")), lambda var: var.name)
+
+
+def test_helpers_of_the_source_are_its_own():
+    text = emit(kernels.STALE, find_gpu("sm_80")).text
+    assert "\nstatic __device__ half max(" in text
+    assert not re.search(r"^(__host__ )?__device__ ", text, re.MULTILINE)
