@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from ..errors import CodegenError
 from ..workload import Workload
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
     from ..program import Program
     from ..spaces.space import Space
-    from ..target import Target
+    from ..target import GpuTarget, Target
 
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -44,6 +45,9 @@ class RowsOperator:
     low: Callable[[], Program | Mapping[str, Program]] | None = None
     # For AVX-512, in every dtype, if not as those two.
     wide: Callable[[], Program] | None = None
+    # Whether kernels for GPUs are shipped; their programs, in every dtype, if not as ``make`` and ``low``.
+    on_gpu: bool = False
+    device: Callable[[], Program | Mapping[str, Program]] | None = None
     # Where the space's defaults are not the best; for float16 and bfloat16, ``knobs_low`` on top.
     knobs: Mapping[str, int] = field(default_factory=dict)
     knobs_low: Mapping[str, int] = field(default_factory=dict)
@@ -52,8 +56,11 @@ class RowsOperator:
         """The program by activation; "" where there is only one."""
         if self.wide and target and target.lanes() == 16:
             return {"": self.wide()}
-        made = self.make() if dtype == "float32" or not self.low else self.low()
-        return made if isinstance(made, Mapping) else {"": made}
+        return _by_activation(self.make() if dtype == "float32" or not self.low else self.low())
+
+    def device_variants(self, dtype: str) -> Mapping[str, Program]:
+        """The same on a GPU."""
+        return _by_activation(self.device()) if self.device else self.variants(dtype)
 
     def arguments(self, sizes: Mapping[str, int]) -> tuple[float, ...]:
         """The values of the program's parameters."""
@@ -117,3 +124,25 @@ class RowsOperator:
         dims: list[dict[str, int | None]] = [{"N": None}] if self.flat else [{"M": None, "N": None}]
         dims += [{"M": None, "N": n} for n in self.lengths]
         return [Workload(self.name, dtype, d) for d in dims for dtype in DTYPES]
+
+    def device_space(self, workload: Workload, target: GpuTarget, name: str | None = None) -> Space:
+        """The space of row programs on a GPU.
+
+        Raises:
+            CodegenError: there is no other.
+        """
+        from ..spaces.device_rows import DeviceRowsSpace
+
+        if name not in (None, DeviceRowsSpace.name):
+            raise CodegenError(f"{workload.key} has no space {name!r} on {target.name}; known: {DeviceRowsSpace.name}")
+        variants = self.device_variants(workload.dtype)
+        return cast("Space", DeviceRowsSpace(workload, target, variants, flat=self.flat))
+
+    def device_workloads(self) -> Sequence[Workload]:
+        """Every dtype, any length, if the operator is one of those that are shipped for GPUs."""
+        dims: dict[str, int | None] = {"N": None} if self.flat else {"M": None, "N": None}
+        return [Workload(self.name, dtype, dims) for dtype in DTYPES] if self.on_gpu else []
+
+
+def _by_activation(made: Program | Mapping[str, Program]) -> Mapping[str, Program]:
+    return made if isinstance(made, Mapping) else {"": made}

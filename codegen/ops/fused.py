@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 # One stands for all where an operator is shown or timed: the first.
 ACTIVATIONS = ("gelu", "none", "relu", "gelu_tanh", "silu", "sigmoid", "tanh")
+ON_GPU = ("gelu", "gelu_tanh", "silu")  # whose kernels are shipped for GPUs
 SLOPED = tuple(name for name in ACTIVATIONS if name != "none")
 
 
@@ -196,7 +197,7 @@ OPERATORS = {
         _operator("add_activation", _programs(_add), flat=True),
         # Of the others the output is saved, from which the pointwise functions' own kernels make the gradient.
         _operator("add_activation_backward", _programs(_add_backward, ("gelu", "gelu_tanh", "silu")), flat=True),
-        _operator("gated_activation", _programs(_gated), flat=True),
+        _operator("gated_activation", _programs(_gated), flat=True, on_gpu=True, device=_programs(_gated, ON_GPU)),
         _operator("gated_activation_backward", _programs(_gated_backward), flat=True),
         _operator("star_relu", _star_relu, (0.9, -0.4), flat=True),
         _operator("star_relu_backward", _star_relu_backward, (0.9,)),

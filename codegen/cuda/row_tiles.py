@@ -1,0 +1,325 @@
+"""What a thread does with its vectors of a row: loads, values, stores, what it adds to accumulators.
+
+``rows.py`` says which vectors are whose, and reduces across threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tvm import tirx
+from tvm.ir import Expr
+from tvm.script import tirx as T
+
+from ..errors import CodegenError
+from ..leaves import storage
+from ..leaves.lower import i32, sequence
+from ..program import REDUCTIONS, Names, Operand, Pass, Program, Scalars, Value, used
+from .arithmetic import Arithmetic, Slots, function
+from .row_elements import Element
+
+WORD = 4  # bytes
+LOAD = 4  # words of the widest load
+
+
+def i64(value: int) -> tirx.IntImm:
+    """An int64 constant."""
+    return tirx.IntImm("int64", value)
+
+
+@dataclass(frozen=True)
+class Walk:
+    """How a group goes along a row: vector ``tile + k * group + lane`` of ``vectors`` is a thread's k-th of ``count``.
+
+    ``kept``: the row is one tile, and what of it is read again stays in registers.
+    """
+
+    vector: int
+    count: int
+    group: Expr
+    lane: Expr
+    vectors: Expr
+    kept: bool
+
+
+class Tiles:
+    """Makes the statements of one kernel that go through a thread's vectors."""
+
+    def __init__(self, program: Program, dtype: str, n: int | None, *, flat: bool) -> None:
+        if any(o.role == "partial" for o in program.operands):
+            raise CodegenError("a program that sums over rows has no kernel for a GPU")
+        if program.constants:
+            raise CodegenError("tables for the vectors of a CPU have no place in a kernel for a GPU")
+        self.program = program
+        self.rows = tirx.Var("rows", "int64")
+        self.n: Expr = tirx.Var("n", "int64") if n is None else i64(n)
+        self.params = [tirx.Var(name, "float32") for name in program.params]
+        self.kinds = {o.name: dtype if o.dtype == "data" else o.dtype for o in program.operands}
+        extents: dict[str, Expr] = {
+            "row": self.n if flat else self.rows * self.n,
+            "vector": self.n,
+            "scalar": self.rows,
+        }
+        self.operands = {o.name: o for o in program.operands if o.role != "scratch"}
+        # Arguments, and what is seen of them: TVM passes a pointer for each buffer that is used.
+        self._arguments = {
+            o.name: tirx.decl_buffer((extents[o.role],), storage.memory(self.kinds[o.name]), o.name)
+            for o in self.operands.values()
+        }
+        self._buffer = {
+            name: tirx.decl_buffer(b.shape, b.dtype, f"{name}_elements", data=b.data)
+            for name, b in self._arguments.items()
+        }
+        self.scratch = {o.name for o in program.operands if o.role == "scratch"}
+        self._words: dict[str, tirx.Buffer] = {}
+        self._made: dict[tuple[str, int, str, str], tirx.Buffer] = {}
+        # Of the row that the code now is for: which, whether there is one, its vectors, scalars, what is in registers.
+        self.row: Expr = i64(0)
+        self.there: Expr | None = None
+        self.limit: Expr = i64(0)
+        self.row_start: list[tirx.Stmt] = []
+        self.scalars: dict[str, Expr] = {}
+        self.held: set[str] = set()
+        self.slots = Slots()
+        self.leader: Expr | None = None
+
+    @property
+    def buffers(self) -> list[tirx.Buffer]:
+        """The operands, in order."""
+        return list(self._arguments.values())
+
+    def views(self) -> list[tuple[tirx.Buffer, tirx.Buffer]]:
+        """Operands seen as elements and as words."""
+        return [(view, self._arguments[name]) for name, view in (*self._buffer.items(), *self._words.items())]
+
+    def buffers_made(self) -> list[tirx.Buffer]:
+        """Of registers and of shared memory."""
+        return [*self._made.values(), *self.slots.buffers()]
+
+    def buffer(self, name: str) -> tirx.Buffer:
+        """An operand."""
+        return self._buffer[name]
+
+    def _make(self, name: str, size: int, dtype: str, scope: str) -> tirx.Buffer:
+        key = (name, size, dtype, scope)
+        if key not in self._made:
+            self._made[key] = tirx.decl_buffer((size,), dtype, f"{name}_{size}", scope=scope)
+        return self._made[key]
+
+    def registers(self, name: str, size: int, dtype: str = "float32") -> tirx.Buffer:
+        """An array that becomes registers, as every index is known once loops are unrolled."""
+        return self._make(name, size, dtype, "local")
+
+    def local(self, name: str, size: int, kind: str) -> tirx.Buffer:
+        """Registers for results of a reduction."""
+        return self.registers(name, size, REDUCTIONS[kind].dtype)
+
+    def shared(self, name: str, size: int, kind: str) -> tirx.Buffer:
+        """Shared memory for results of a reduction."""
+        return self._make(name, size, REDUCTIONS[kind].dtype, "shared")
+
+    def unrolled(self, name: str, count: int, body: Callable[[Expr], list[tirx.Stmt]]) -> list[tirx.Stmt]:
+        """``body`` for 0 <= i < count."""
+        if count == 1:
+            return body(i32(0))
+        var = tirx.Var(name, "int32")
+        return [tirx.For(var, i32(0), i32(count), tirx.ForKind.UNROLLED, sequence(*body(var)))]
+
+    def combine(self, a: Arithmetic, kind: str, one: Expr, other: Expr) -> Expr:
+        """Two results of a reduction; a plain maximum may drop NaN (see REDUCTIONS)."""
+        value = function("fmaxf", one, other) if kind == "max" else REDUCTIONS[kind].combine(one, other)
+        return a.bind(value) if kind == "max" else a.value(value)
+
+    # -- rows ----------------------------------------------------------------------------------------------------
+
+    def begin_row(self, row: Expr, walk: Walk) -> None:
+        """What follows is for this row; a group that is past the last one has no vectors."""
+        self.scalars, self.held, self.row_start = {}, set(), []
+        if isinstance(row, tirx.IntImm):
+            self.row, self.limit = row, walk.vectors
+            return
+        a = Arithmetic(self.slots)
+        place = a.bind(row)
+        self.row = a.bind(tirx.min(place, self.rows - i64(1)))
+        self.there = place < self.rows
+        self.limit = a.bind(tirx.Select(self.there, walk.vectors, i64(0)))
+        self.row_start = a.statements
+
+    def given(self) -> list[tirx.Stmt]:
+        """Loads the scalar operands that are read."""
+        a = Arithmetic(self.slots)
+        names = set().union(*(used(step) for step in self.program.steps))
+        for o in self.operands.values():
+            if o.role == "scalar" and not o.written and o.name in names:
+                self.scalars[o.name] = a.value(
+                    storage.load(self.kinds[o.name], tirx.BufferLoad(self._buffer[o.name], [self.row]))
+                )
+        return a.statements
+
+    def once(self, step: Scalars) -> list[tirx.Stmt]:
+        """Computation once a row: by every thread, as each needs the results."""
+        a = Arithmetic(self.slots)
+        names = Names(self.common)
+        for name, f in step.values.items():
+            self.scalars[name] = a.value(f(names))
+        puts: list[tirx.Stmt] = []
+        for name, f in step.store.items():
+            value = a.value(storage.store(self.kinds[name], f(names)))
+            puts.append(tirx.BufferStore(self._buffer[name], value, [self.row]))
+        if puts:
+            assert self.there is not None
+            assert self.leader is not None
+            a.add(tirx.IfThenElse(tirx.And(self.there, self.leader), sequence(*puts), None))
+        return a.statements
+
+    def common(self, name: str) -> Expr:
+        """What a name stands for that is the same for the whole row."""
+        if name == "n":
+            return self.n.astype("float32")
+        if name in self.program.params:
+            return self.params[self.program.params.index(name)]
+        return self.scalars[name]
+
+    # -- tiles ---------------------------------------------------------------------------------------------------
+
+    def accumulator(self, name: str, kind: str, walk: Walk) -> tirx.Buffer:
+        """One for each element of a vector, or each vector of a tile if those are single elements."""
+        return self.local(f"acc_{name}", walk.vector if walk.vector > 1 else walk.count, kind)
+
+    def clear(self, step: Pass, walk: Walk) -> list[tirx.Stmt]:
+        """Identities into the accumulators."""
+        out: list[tirx.Stmt] = []
+        for name, (kind, _) in step.reduce.items():
+            buffer, reduction = self.accumulator(name, kind, walk), REDUCTIONS[kind]
+            identity = tirx.const(reduction.identity, reduction.dtype)
+            out += self.unrolled("i", int(buffer.shape[0]), lambda i: [tirx.BufferStore(buffer, identity, [i])])  # noqa: B023
+        return out
+
+    def folded(self, a: Arithmetic, name: str, kind: str, walk: Walk) -> Expr:
+        """A thread's accumulators as one value."""
+        buffer = self.accumulator(name, kind, walk)
+        parts = [a.bind(tirx.BufferLoad(buffer, [i32(i)])) for i in range(int(buffer.shape[0]))]
+        while len(parts) > 1:
+            half = len(parts) // 2
+            parts = [self.combine(a, kind, parts[i], parts[i + half]) for i in range(half)]
+        return parts[0]
+
+    def stored(self, step: Pass) -> dict[str, Value]:
+        """What a pass stores. Where a quicker form is not right everywhere, the other: warps don't branch well."""
+        return dict(step.rare.store if step.rare else step.store)
+
+    def together(self, walk: Walk) -> int:
+        """Elements of a vector that are handled at a time: those of a word."""
+        return 2 if walk.vector > 1 and any(storage.size(self.kinds[o]) == 2 for o in self.operands) else 1
+
+    def producer(self, name: str) -> Pass:
+        """The pass that stores a scratch operand."""
+        return next(s for s in self.program.steps if isinstance(s, Pass) and name in s.store)
+
+    def loads(self, step: Pass, walk: Walk) -> list[Operand]:
+        """The operands in memory that a pass reads. What it reduces of an operand that it stores is what it stored."""
+        put = self.stored(step)
+        names = used(Pass(values=step.values, store=put)) | (used(Pass(reduce=step.reduce)) - set(put))
+        names -= set(step.values)
+        found = [o for o in self.operands.values() if o.name in names and o.role in ("row", "vector")]
+        for name in [] if walk.kept else sorted(self.scratch & names):
+            found += [more for more in self.loads(self.producer(name), walk) if more not in found]
+        return found
+
+    def _again(self, name: str, step: Pass) -> bool:
+        """Whether a later pass reads an operand."""
+        later = self.program.steps[self.program.steps.index(step) + 1 :]
+        return any(name in used(s) for s in later)
+
+    def width(self, name: str, walk: Walk) -> int:
+        """Words of a vector of an operand."""
+        return walk.vector * storage.size(self.kinds[name]) // WORD
+
+    def raw(self, name: str, walk: Walk) -> tirx.Buffer:
+        """What is loaded of an operand: words, or numbers where vectors are single elements."""
+        if walk.vector > 1:
+            return self.registers(f"raw_{name}", self.width(name, walk) * walk.count, "uint32")
+        return self.registers(f"one_{name}", walk.count)
+
+    def place(self, name: str, walk: Walk, vector: Expr) -> Expr:
+        """Where a vector of the current row is, in vectors."""
+        return vector if self.operands[name].role == "vector" else self.row * walk.vectors + vector
+
+    def _word_chunks(self, o: Operand, walk: Walk, k: Expr, vector: Expr) -> list[tuple[list[Expr], list[Expr]]]:
+        """Where the widest loads of a vector are: in registers, in memory."""
+        width = self.width(o.name, walk)
+        place = self.place(o.name, walk, vector)
+        size = min(width, LOAD)
+        out = []
+        for at in range(0, width, size):
+            here, there = k * i32(width) + i32(at), place * i64(width) + i64(at)
+            out.append(([T.ramp(here, 1, size)], [T.ramp(there, i64(1), size)]) if size > 1 else ([here], [there]))
+        return out
+
+    def _view(self, name: str) -> tirx.Buffer:
+        """An operand as words."""
+        if name not in self._words:
+            buffer = self._arguments[name]
+            words = buffer.shape[0] * i64(storage.size(self.kinds[name])) // i64(WORD)
+            self._words[name] = tirx.decl_buffer((words,), "uint32", f"{name}_words", data=buffer.data)
+        return self._words[name]
+
+    def _load(self, o: Operand, walk: Walk, k: Expr, vector: Expr) -> list[tirx.Stmt]:
+        """A vector of an operand into registers."""
+        raw = self.raw(o.name, walk)
+        if walk.vector > 1:
+            view = self._view(o.name)
+            return [
+                tirx.BufferStore(raw, tirx.BufferLoad(view, there), here)
+                for here, there in self._word_chunks(o, walk, k, vector)
+            ]
+        place = self.place(o.name, walk, vector)
+        a = Arithmetic(self.slots)
+        value = a.value(storage.load(self.kinds[o.name], tirx.BufferLoad(self._buffer[o.name], [place])))
+        return [*a.statements, tirx.BufferStore(raw, value, [k])]
+
+    def tile(self, step: Pass, walk: Walk, start: Expr) -> list[tirx.Stmt]:
+        """A pass over a tile: all loads first, so that they are in flight together."""
+
+        def vector(k: Expr) -> Expr:
+            return start + k.astype("int64") * walk.group + walk.lane
+
+        loads = [o for o in self.loads(step, walk) if not (walk.kept and o.name in self.held)]
+        self.held |= {o.name for o in loads if o.role == "row"}
+
+        def load(k: Expr) -> list[tirx.Stmt]:
+            body = [s for o in loads for s in self._load(o, walk, k, vector(k))]
+            return [tirx.IfThenElse(vector(k) < self.limit, sequence(*body), None)]
+
+        def compute(k: Expr) -> list[tirx.Stmt]:
+            body = self._vector(step, walk, k, vector(k))
+            return [tirx.IfThenElse(vector(k) < self.limit, sequence(*body), None)]
+
+        return [*(self.unrolled("k", walk.count, load) if loads else []), *self.unrolled("k", walk.count, compute)]
+
+    def _vector(self, step: Pass, walk: Walk, k: Expr, vector: Expr) -> list[tirx.Stmt]:
+        """What a pass does to one vector."""
+        out: list[tirx.Stmt] = []
+        for name in self.stored(step):
+            if name in self.operands and walk.kept and self._again(name, step):
+                self.held.add(name)
+
+        together = self.together(walk)
+
+        def elements(i: Expr) -> list[tirx.Stmt]:
+            out, mark = [], self.slots.mark()
+            for half in range(together):
+                out += Element(self, step, walk, k, vector, i, half).statements()
+                self.slots.release(mark)
+            return out
+
+        out += self.unrolled("i", walk.vector // together, elements)
+        for name in self.stored(step):
+            if name in self.operands and walk.vector > 1:
+                raw, view = self.raw(name, walk), self._view(name)
+                out += [
+                    tirx.BufferStore(view, tirx.BufferLoad(raw, here), there)
+                    for here, there in self._word_chunks(self.operands[name], walk, k, vector)
+                ]
+        return out

@@ -1,0 +1,83 @@
+"""Runs kernels of row programs on the emulator, with torch's tensors."""
+
+from pathlib import Path
+
+import torch
+
+from codegen import ops, spaces
+from codegen.cuda.kernel import DeviceKernel
+from codegen.cuda.lower import emit
+from codegen.measure import emulator
+from codegen.program import Program
+from codegen.target import find_gpu
+from codegen.workload import Workload
+
+TARGET = "sm_80"
+TORCH = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "int64": torch.int64}
+# One element; less than a vector; many rows a block; no whole vectors; a warp; more; the longest that registers hold
+# (of 16-bit elements) and longer, in whole vectors and not.
+SIZES = [(5, 1), (3, 7), (70, 24), (33, 64), (3, 100), (2, 1024), (3, 1000), (1, 8192), (2, 9000), (2, 9001)]
+
+
+def array(tensor):
+    return tensor.view(torch.int16).numpy() if tensor.dtype == torch.bfloat16 else tensor.numpy()
+
+
+class Rows:
+    """A kernel that can be called; what it writes is full of 7 before."""
+
+    def __init__(self, kernel: DeviceKernel, program: Program, dtype: str, directory: Path, flat: bool = False) -> None:
+        self.kernel, self.program, self.dtype, self.flat = kernel, program, dtype, flat
+        library = emulator.compile(emit(kernel, find_gpu(TARGET)).text, directory)
+        self.emulated = emulator.Emulated(library, TARGET)
+
+    def __call__(self, given, rows, n, params=()):
+        """``given``: tensors by name; returns those that are written."""
+        shapes = {"row": (rows, n), "vector": (n,), "scalar": (rows,)}
+        tensors = {}
+        for name in self.kernel.buffers:
+            o = self.program.operand(name)
+            kind = TORCH[self.dtype if o.dtype == "data" else o.dtype]
+            tensors[name] = (
+                torch.full(shapes[o.role], 7, dtype=kind) if o.written else given[name].to(kind).contiguous()
+            )
+        sizes = [1, rows * n] if self.flat else [rows, n]
+        self.emulated.launch(self.kernel.symbol, [array(t) for t in tensors.values()], sizes, params)
+        return {name: t for name, t in tensors.items() if self.program.operand(name).written}
+
+
+def shipped(*names):
+    """Keys of what is shipped, of some operators."""
+    return [w.key for w in ops.device_shipped(find_gpu(TARGET)) if w.op in names]
+
+
+def kernels(key, directory, **knobs):
+    """The kernels of a workload by activation, callable."""
+    workload = Workload.parse(key)
+    space = spaces.find(workload, find_gpu(TARGET))
+    made = space.apply({**space.default(), **knobs})
+    flat = ops.load(workload.op).flat
+    return {
+        variant: Rows(kernel, program, workload.dtype, directory, flat)
+        for kernel, (variant, program) in zip(made, space.variants.items(), strict=True)
+    }
+
+
+def inputs(key, rows, n, seed=0):
+    """An operator's own, as its dtype has them."""
+    workload = Workload.parse(key)
+    operator, sizes = ops.load(workload.op), {"M": rows, "N": n}
+    program = next(iter(operator.device_variants(workload.dtype).values()))
+    made = {}
+    for (name, _), x in zip(operator.shapes(sizes), operator.inputs(workload, sizes, seed), strict=True):
+        o = program.operand(name)
+        made[name] = torch.from_numpy(x).to(TORCH[workload.dtype if o.dtype == "data" else o.dtype])
+    return made
+
+
+def within(got, expected, tolerance):
+    """Whether numbers agree, up to a rounding to their own dtype and a share of the largest."""
+    expected = expected.reshape(got.shape).double()
+    eps = torch.finfo(got.dtype).eps
+    scale = expected[expected.isfinite()].abs().max().item() if expected.isfinite().any() else 0.0
+    torch.testing.assert_close(got.double(), expected, rtol=eps, atol=tolerance * scale, equal_nan=True)
