@@ -101,6 +101,8 @@ def test_kernels_are_listed() -> None:
     kernels = tvmops.kernels()
     assert any(k["op"] == "matmul" and k["usable"] for k in kernels)
     for k in kernels:
+        if k["gpu"]:
+            continue
         assert k["name"] == f"{k['workload']}@{k['target']}"
         assert k["target"] in tvmops._C.known_targets()
         assert k["driver"] in ("gemm", "reduce", "rotary", "rows", "scan", "whole")

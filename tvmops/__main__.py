@@ -20,9 +20,12 @@ def _kernels(_: argparse.Namespace) -> int:
 
     rows = [("kernel", "driver", "plan", "state")]
     for k in tvmops.kernels():
-        state = "serves" if k["serves"] else "shadowed" if k["shadowed"] else "usable" if k["usable"] else "other CPU"
         plan = k["plan"]
         share = f"{sum(p != 0 for p in plan)}/{len(plan)} sizes" if plan else "by rule of thumb"
+        state = "serves" if k["serves"] else "shadowed" if k["shadowed"] else "usable" if k["usable"] else "other CPU"
+        if k["gpu"]:  # which device is there is not asked: that would start CUDA
+            state = "shadowed" if k["shadowed"] else "for a GPU"
+            share = share if plan else "never timed"
         rows.append((k["name"], k["driver"], share, state))
     widths = [max(len(r[i]) for r in rows) for i in range(4)]
     for row in rows:

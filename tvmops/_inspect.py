@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -54,9 +55,10 @@ def kernels() -> list[dict[str, Any]]:
     """Every kernel of every loaded pack, most preferred first.
 
     Each entry has ``name``, ``op``, ``workload``, ``target``, ``driver``, ``dims`` (-1 is symbolic), ``params``,
-    ``pack`` (where it came from), ``usable`` (this machine runs it), ``shadowed`` (a later pack replaces it),
-    ``serves`` (calls can come to it), ``plan`` (what to do at each size, empty for a rule of thumb), and what its
-    manifest says: ``knobs``, and of the record it came from times, ratios and machine.
+    ``pack`` (where it came from), ``gpu`` (it is for one), ``usable`` (this CPU runs it, or a GPU that calls came to so
+    far), ``shadowed`` (a later pack replaces it), ``serves`` (calls can come to it), ``plan`` (what to do at each size;
+    empty: by a rule of thumb, and on a GPU never by default), and what its manifest says: ``knobs``, and of the record
+    it came from times, ratios and machine.
     """
     about = {}
     for origin, manifest in _C.packs():
@@ -67,6 +69,9 @@ def kernels() -> list[dict[str, Any]]:
 
 def load_pack(path: str | os.PathLike[str]) -> bool:
     """Loads a kernel pack, a shared library made by ``tvmops-codegen``. Its kernels take precedence over earlier ones.
+
+    A pack may hold kernels for GPUs. It then brings its own CUDA runtime, loads where there is no GPU too, and which of
+    its kernels run on a device is decided when a call comes to it.
 
     Returns:
         False if it was loaded before.
@@ -82,14 +87,17 @@ def show_config() -> str:
     from tvmops import __version__
 
     l1, l2, l3 = _C.cache_sizes()
-    usable = [k for k in kernels() if k["usable"] and not k["shadowed"]]
+    current = [k for k in kernels() if not k["shadowed"]]
+    usable = [k for k in current if k["usable"] and not k["gpu"]]
+    on_gpu = Counter(k["target"] for k in current if k["gpu"])
     lines = [
         f"tvmops {__version__}, torch {torch.__version__}",
         f"CPU: {_C.cpu_model_name()}; L1d {l1 >> 10} KiB, L2 {l2 >> 10} KiB, L3 {l3 >> 20} MiB",
         f"features: {' '.join(_C.cpu_features())}",
         f"targets: {', '.join(_C.usable_targets()) or 'none'} (of {', '.join(_C.known_targets())})",
         f"mode: {current_mode()}; threads: {torch.get_num_threads()}",
-        f"packs: {len(_C.packs())}, kernels usable here: {len(usable)}",
+        f"packs: {len(_C.packs())}, kernels usable on this CPU: {len(usable)}",
+        "kernels for GPUs: " + (", ".join(f"{n} for {target}" for target, n in sorted(on_gpu.items())) or "none"),
     ]
     lines += [f"  {origin}" for origin, _ in _C.packs()]
     return "\n".join(lines)

@@ -44,8 +44,7 @@ Tensor backward_cpu(const Tensor& grad, const Tensor& x, const Tensor& other, Op
     if (const RowsChoice choice = choose_rows(kBackward, x, p)) {
       const Tensor dz = walk->new_result(x);
       p.operand[3].data = dz.mutable_data_ptr();
-      drivers::rows(*choice.kernel, p, kAtenParallel);
-      return dz;
+      if (run_chosen(choice, p)) return dz;
     }
   } else {
     record_aten(kBackward.name(), {grad, x, other}, kUnsupported);
@@ -121,8 +120,7 @@ Tensor add_activation_cpu(const Tensor& x, const Tensor& other, OptionalName nam
     if (const RowsChoice choice = choose_rows(kForward, x, p)) {
       Tensor y = walk->new_result(x);
       p.operand[2].data = y.mutable_data_ptr();
-      drivers::rows(*choice.kernel, p, kAtenParallel);
-      return y;
+      if (run_chosen(choice, p)) return y;
     }
   } else {
     record_aten(kForward.name(), {x, other}, kUnsupported);
@@ -138,6 +136,10 @@ TORCH_LIBRARY_FRAGMENT(tvmops, m) {
 TORCH_LIBRARY_IMPL(tvmops, CPU, m) {
   m.impl("add_activation", &add_activation_cpu);
   m.impl("add_activation_backward", &backward_cpu);
+}
+TORCH_LIBRARY_IMPL(tvmops, CUDA, m) {
+  m.impl("add_activation", on_gpu<&add_activation_cpu>);
+  m.impl("add_activation_backward", on_gpu<&backward_cpu>);
 }
 TORCH_LIBRARY_IMPL(tvmops, CompositeExplicitAutograd, m) {
   m.impl("add_activation", [](const Tensor& x, const Tensor& other, OptionalName activation) {

@@ -88,7 +88,7 @@ std::tuple<Tensor, Tensor> backward_cpu(const Tensor& grad, const Tensor& saved,
   const Tensor dx = new_result(saved.sizes(), saved.scalar_type()), dbias = new_result({p.n}, at::kFloat);
   p.operand[3].data = dx.mutable_data_ptr();
   p.operand[4].data = dbias.mutable_data_ptr();
-  drivers::rows(*choice.kernel, p, kAtenParallel);
+  if (!run_chosen(choice, p)) return backward_formula(grad, saved, bias, activation);
   return {dx, dbias.to(saved.scalar_type())};
 }
 
@@ -179,8 +179,7 @@ Tensor bias_activation_cpu(const Tensor& x, const OptionalTensor& bias, Optional
   if (!choice) return formula(x, bias, activation, residual);
   Tensor y = new_result(x.sizes(), x.scalar_type());
   result.data = y.mutable_data_ptr();
-  drivers::rows(*choice.kernel, p, kAtenParallel);
-  return y;
+  return run_chosen(choice, p) ? y : formula(x, bias, activation, residual);
 }
 
 TORCH_LIBRARY_FRAGMENT(tvmops, m) {
@@ -192,6 +191,10 @@ TORCH_LIBRARY_FRAGMENT(tvmops, m) {
 TORCH_LIBRARY_IMPL(tvmops, CPU, m) {
   m.impl("bias_activation", &bias_activation_cpu);
   m.impl("bias_activation_backward", &backward_cpu);
+}
+TORCH_LIBRARY_IMPL(tvmops, CUDA, m) {
+  m.impl("bias_activation", on_gpu<&bias_activation_cpu>);
+  m.impl("bias_activation_backward", on_gpu<&backward_cpu>);
 }
 TORCH_LIBRARY_IMPL(tvmops, CompositeExplicitAutograd, m) {
   m.impl("bias_activation",

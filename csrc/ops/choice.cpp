@@ -7,10 +7,13 @@
 #include <mutex>
 #include <string_view>
 
+#include "cuda/plan.h"
 #include "drivers/gemm.h"
 #include "drivers/rotary.h"
 #include "drivers/rows.h"
 #include "ops/gemm_choice.h"
+#include "ops/gpu_gemm.h"
+#include "ops/gpu_rows.h"
 #include "ops/reduce_choice.h"
 #include "ops/rotary.h"
 #include "ops/rows_choice.h"
@@ -62,6 +65,11 @@ int64_t plan_size(const tvmops_kernel& kernel) {
   if (kernel.driver == std::string_view("rows")) return drivers::rows_plan_size(drivers::RowsKernel(kernel).by_size());
   if (kernel.driver == std::string_view("scan")) return drivers::scan_plan_size();
   if (kernel.driver == std::string_view("whole")) return 1;
+  if (kernel.driver == std::string_view("cuda_gemm")) return cuda::gemm_plan_size(positive("N") && positive("K"));
+  if (kernel.driver == std::string_view("cuda_rows")) {
+    const int64_t* flat = runtime::find_param(kernel, "flat");
+    return cuda::rows_plan_size((flat && *flat) || positive("N"));
+  }
   return drivers::plan_size(positive("N") && positive("K"));
 }
 
@@ -106,7 +114,7 @@ uint64_t choice_generation() {
 
 bool serves(const tvmops_kernel* kernel) {
   return gemm_serves(kernel) || rows_serves(kernel) || reduce_serves(kernel) || rotary_serves(kernel) ||
-         scan_serves(kernel);
+         scan_serves(kernel) || gpu_gemm_serves(kernel) || gpu_rows_serves(kernel);
 }
 
 void start_recording() { decisions = std::make_unique<std::vector<Decision>>(); }
@@ -122,6 +130,14 @@ bool recording() { return decisions != nullptr; }
 
 void record(Decision decision) {
   if (decisions) decisions->push_back(std::move(decision));
+}
+
+void record_refusal(const char* reason) {
+  if (!decisions || decisions->empty()) return;
+  Decision& last = decisions->back();
+  last.kernel.clear();
+  last.route = "aten";
+  last.reason = reason;
 }
 
 }  // namespace tvmops::ops

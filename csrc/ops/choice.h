@@ -43,6 +43,8 @@ inline constexpr const char* kNotThese = "no kernel for these sizes and strides"
 inline constexpr const char* kSlower = "ATen is faster at this size by the plan";
 inline constexpr const char* kForced = "a kernel applies; mode is force";
 inline constexpr const char* kThumb = "a kernel applies; never timed, so by a rule of thumb";
+inline constexpr const char* kNoGpuKernel = "no loaded kernel runs on this GPU";
+inline constexpr const char* kNeverTimed = "never timed on a GPU";
 inline constexpr const char* kWins = "a kernel applies and wins at this size by the plan";
 }  // namespace reason
 
@@ -55,6 +57,8 @@ void start_recording();
 std::vector<Decision> stop_recording();
 bool recording();
 void record(Decision decision);
+// ATen serves the call that was recorded last after all.
+void record_refusal(const char* reason);
 
 }  // namespace tvmops::ops
 

@@ -10,6 +10,8 @@
 #include <sstream>
 #include <vector>
 
+#include "ops/gpu.h"
+
 namespace tvmops::ops {
 
 const runtime::ParallelFor kAtenParallel = {
@@ -55,14 +57,22 @@ bool is_plain_long(const at::Tensor& t) {
 }
 
 at::Tensor new_result(at::IntArrayRef sizes, at::ScalarType dtype) {
+  if (gpu()) return new_gpu_tensor(sizes, dtype);
   at::Tensor out(at::detail::empty_cpu(sizes, dtype, std::nullopt, std::nullopt, std::nullopt, std::nullopt));
+  advise_huge_pages(out);
+  return out;
+}
+
+at::Tensor new_strided_result(const at::Tensor& like) {
+  if (gpu()) return at::empty_strided(like.sizes(), like.strides(), like.options());
+  const at::Tensor out = at::detail::empty_strided_cpu(like.sizes(), like.strides(), like.scalar_type());
   advise_huge_pages(out);
   return out;
 }
 
 void advise_huge_pages(const at::Tensor& fresh) {
   constexpr uintptr_t kPage = 2 << 20;
-  if (fresh.nbytes() < 2 * kPage) return;
+  if (fresh.nbytes() < 2 * kPage || !fresh.device().is_cpu()) return;
   const auto begin = reinterpret_cast<uintptr_t>(fresh.const_data_ptr());
   const uintptr_t first = (begin + kPage - 1) / kPage * kPage, last = (begin + fresh.nbytes()) / kPage * kPage;
   // Advice: where the kernel has no huge pages, nothing is lost.

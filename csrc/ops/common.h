@@ -18,9 +18,11 @@ namespace tvmops::ops {
 // ATen's intra-op pool, so that torch.set_num_threads and nesting hold.
 extern const runtime::ParallelFor kAtenParallel;
 
-// An uninitialised, contiguous CPU tensor for a result. Of a large one, huge pages are asked for: the memory is new,
-// and its first touch otherwise costs as much as the computation.
+// An uninitialised, contiguous tensor for a result, where the call is served (gpu.h). Of a large one on CPU, huge pages
+// are asked for: the memory is new, and its first touch otherwise costs as much as the computation.
 at::Tensor new_result(at::IntArrayRef sizes, at::ScalarType dtype);
+// The same with sizes, strides and dtype of a dense tensor.
+at::Tensor new_strided_result(const at::Tensor& like);
 // The same for a tensor that was allocated otherwise and not touched yet.
 void advise_huge_pages(const at::Tensor& fresh);
 

@@ -95,8 +95,7 @@ std::tuple<Tensor, Tensor> backward_cpu(const Tensor& grad, const Tensor& gate, 
       const Tensor dgate = walk->new_result(gate), dup = walk->new_result(gate);
       p.operand[3].data = dgate.mutable_data_ptr();
       p.operand[4].data = dup.mutable_data_ptr();
-      drivers::rows(*choice.kernel, p, kAtenParallel);
-      return {dgate, dup};
+      if (run_chosen(choice, p)) return {dgate, dup};
     }
   } else {
     record_aten(kBackward.name(), {grad, gate, up}, kUnsupported);
@@ -122,8 +121,7 @@ Tensor halves_backward_cpu(const Tensor& grad, const Tensor& x, OptionalName nam
   if (!choice) return halves_backward_formula(grad, x, activation);
   Tensor dx = new_result(x.sizes(), x.scalar_type());
   set_halves(p, 3, dx, rows->n);
-  drivers::rows(*choice.kernel, p, kAtenParallel);
-  return dx;
+  return run_chosen(choice, p) ? dx : halves_backward_formula(grad, x, activation);
 }
 
 struct Gradient : torch::autograd::Function<Gradient> {
@@ -208,8 +206,7 @@ Tensor gated_activation_cpu(const Tensor& gate, const Tensor& up, OptionalName n
     if (const RowsChoice choice = choose_rows(kForward, gate, p)) {
       Tensor y = walk->new_result(gate);
       p.operand[2].data = y.mutable_data_ptr();
-      drivers::rows(*choice.kernel, p, kAtenParallel);
-      return y;
+      if (run_chosen(choice, p)) return y;
     }
   } else {
     record_aten(kForward.name(), {gate, up}, kUnsupported);
@@ -234,8 +231,7 @@ Tensor gated_halves_cpu(const Tensor& x, OptionalName name) {
   sizes.back() = p.n;
   Tensor y = new_result(sizes, x.scalar_type());
   p.operand[2].data = y.mutable_data_ptr();
-  drivers::rows(*choice.kernel, p, kAtenParallel);
-  return y;
+  return run_chosen(choice, p) ? y : halves_formula(x, activation);
 }
 
 TORCH_LIBRARY_FRAGMENT(tvmops, m) {
@@ -251,6 +247,12 @@ TORCH_LIBRARY_IMPL(tvmops, CPU, m) {
   m.impl("gated_halves", &gated_halves_cpu);
   m.impl("gated_activation_backward", &backward_cpu);
   m.impl("gated_halves_backward", &halves_backward_cpu);
+}
+TORCH_LIBRARY_IMPL(tvmops, CUDA, m) {
+  m.impl("gated_activation", on_gpu<&gated_activation_cpu>);
+  m.impl("gated_halves", on_gpu<&gated_halves_cpu>);
+  m.impl("gated_activation_backward", on_gpu<&backward_cpu>);
+  m.impl("gated_halves_backward", on_gpu<&halves_backward_cpu>);
 }
 TORCH_LIBRARY_IMPL(tvmops, CompositeExplicitAutograd, m) {
   m.impl("gated_activation", [](const Tensor& gate, const Tensor& up, OptionalName activation) {

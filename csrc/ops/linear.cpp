@@ -16,13 +16,13 @@ using drivers::GemmProblem;
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-namespace {
-
 Tensor linear_aten(const Tensor& input, const Tensor& weight, const OptionalTensor& bias, int activation,
                    const OptionalTensor& residual) {
   const Tensor y = activate(at::linear(input, weight, bias), activation);
   return residual ? at::add(y, *residual) : y;
 }
+
+namespace {
 
 // The rows of [..., K] as one matrix: a view where memory allows, else a copy.
 Tensor as_rows(const Tensor& input) { return input.dim() == 2 ? input : input.reshape({-1, input.size(-1)}); }

@@ -94,13 +94,13 @@ Tensor backward_cpu(const Tensor& g, const Tensor& x, const Tensor& y, IntArrayR
     problem.operand[2].data = const_cast<void*>(results.const_data_ptr());
     out = new_result(x.sizes(), x.scalar_type());
     problem.operand[3] = {out.mutable_data_ptr(), problem.n};
-    if (drivers::fits(*choice.kernel, problem))
-      drivers::rows(*choice.kernel, problem, kAtenParallel);
-    else
-      choice = {nullptr, reason::kNotThese};
+    check_fits(choice, problem);
+    record(kBackward, x, choice);
+    if (choice && run_chosen(choice, problem)) return out;
+  } else {
+    record(kBackward, x, choice);
   }
-  record(kBackward, x, choice);
-  return choice ? out : aten_backward(g, x, y, dims, keepdim);
+  return aten_backward(g, x, y, dims, keepdim);
 }
 
 Tensor meta(const Tensor& x, IntArrayRef dims, bool keepdim) {
@@ -184,13 +184,13 @@ Tensor logsumexp_cpu(const Tensor& x, IntArrayRef dims, bool keepdim) {
     const Tensor rows = row_operand(m->x, problem, problem.operand[0]);
     out = new_result(reduced_sizes(x.sizes(), m->dims, keepdim), x.scalar_type());
     problem.operand[1].data = out.mutable_data_ptr();
-    if (drivers::fits(*choice.kernel, problem))
-      drivers::rows(*choice.kernel, problem, kAtenParallel);
-    else
-      choice = {nullptr, reason::kNotThese};
+    check_fits(choice, problem);
+    record(kForward, x, choice);
+    if (choice && run_chosen(choice, problem)) return out;
+  } else {
+    record(kForward, x, choice);
   }
-  record(kForward, x, choice);
-  return choice ? out : aten(x, dims, keepdim);
+  return aten(x, dims, keepdim);
 }
 
 TORCH_LIBRARY_FRAGMENT(tvmops, m) {
@@ -202,6 +202,11 @@ TORCH_LIBRARY_FRAGMENT(tvmops, m) {
 TORCH_LIBRARY_IMPL(tvmops, CPU, m) {
   m.impl("logsumexp", &logsumexp_cpu);
   m.impl("logsumexp_backward", &backward_cpu);
+}
+
+TORCH_LIBRARY_IMPL(tvmops, CUDA, m) {
+  m.impl("logsumexp", on_gpu<&logsumexp_cpu>);
+  m.impl("logsumexp_backward", on_gpu<&backward_cpu>);
 }
 
 TORCH_LIBRARY_IMPL(tvmops, CompositeExplicitAutograd, m) {

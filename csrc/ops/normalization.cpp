@@ -61,7 +61,7 @@ int64_t row_stride(const Tensor& t, int64_t dims) {
 Rows as_rows(const Tensor& t, int64_t dims, int64_t n) {
   if (t.is_contiguous()) return {t, n};
   const int64_t stride = row_stride(t, dims);
-  return stride >= 0 ? Rows{t, stride} : Rows{t.contiguous(), n};
+  return stride >= 0 || gpu() ? Rows{t, stride} : Rows{t.contiguous(), n};  // a GPU leaves those to ATen
 }
 
 // Whether weights are as the kernels and ATen take them: of the rows' dtype, or all of float32.
@@ -123,9 +123,13 @@ Normalised normalise_cpu(const NormCall& c, at::IntArrayRef shape, bool statisti
   Normalised out;
   out.result = new_result(x.sizes(), x.scalar_type());
   if (has(c.residual)) out.sum = new_result(x.sizes(), x.scalar_type());
-  float* const room = runtime::scratch<float>(kScratchVectors, static_cast<size_t>(2 * (n + rows)));
-  float *mean = room + 2 * n, *rstd = mean + rows;
-  if (statistics) {
+  float* room[4] = {};  // for weight, bias, mean, rstd; in a GpuScope all of them are tensors
+  if (!gpu()) {
+    room[0] = runtime::scratch<float>(kScratchVectors, static_cast<size_t>(2 * (n + rows)));
+    room[1] = room[0] + n, room[2] = room[1] + n, room[3] = room[2] + rows;
+  }
+  float *mean = room[2], *rstd = room[3];
+  if (statistics || gpu()) {
     out.rstd = new_statistic(x, dims, at::kFloat), rstd = floats(out.rstd);
     if (!c.rms) out.mean = new_statistic(x, dims, at::kFloat), mean = floats(out.mean);
   }
@@ -139,13 +143,15 @@ Normalised normalise_cpu(const NormCall& c, at::IntArrayRef shape, bool statisti
   int i = 0;
   problem.operand[i++] = input.operand();
   if (has(c.residual)) problem.operand[i++] = residual.operand();
-  problem.operand[i++].data = as_float32(c.weight, n, 1, room, kept[0]);
-  if (!c.rms) problem.operand[i++].data = as_float32(c.bias, n, 0, room + n, kept[1]);
+  problem.operand[i++].data = as_float32(c.weight, n, 1, room[0], kept[0]);
+  if (!c.rms) problem.operand[i++].data = as_float32(c.bias, n, 0, room[1], kept[1]);
   problem.operand[i++] = {out.result.mutable_data_ptr(), n};
   if (has(c.residual)) problem.operand[i++] = {out.sum.mutable_data_ptr(), n};
   if (!c.rms) problem.operand[i++].data = mean;
   problem.operand[i++].data = rstd;
-  return run_rows(key, x, problem) ? out : aten();
+  if (!run_rows(key, x, problem)) return aten();
+  if (!statistics) out.mean = out.rstd = Tensor();
+  return out;
 }
 
 Normalised normalise_aten(const NormCall& c, at::SymIntArrayRef shape, bool statistics) {
@@ -192,8 +198,9 @@ NormGradients norm_backward_cpu(const NormBackward& c) {
 
   NormGradients out;
   out.input = new_result(x.sizes(), x.scalar_type());
-  if (has(c.weight)) out.weight = new_result(shape, at::kFloat);
-  if (has(c.bias)) out.bias = new_result(shape, at::kFloat);
+  // On a GPU, kernels write all gradients.
+  if (has(c.weight) || gpu()) out.weight = new_result(shape, at::kFloat);
+  if (has(c.bias) || (gpu() && !c.rms)) out.bias = new_result(shape, at::kFloat);
 
   RowsProblem problem;
   problem.outer = rows, problem.n = n;
@@ -207,14 +214,14 @@ NormGradients norm_backward_cpu(const NormBackward& c) {
   problem.operand[i++] = input.operand();
   if (!c.rms) problem.operand[i++].data = const_cast<void*>(mean.const_data_ptr());
   problem.operand[i++].data = const_cast<void*>(rstd.const_data_ptr());
-  problem.operand[i++].data =
-      as_float32(c.weight, n, 1, runtime::scratch<float>(kScratchVectors, static_cast<size_t>(n)), kept);
+  float* const room = gpu() ? nullptr : runtime::scratch<float>(kScratchVectors, static_cast<size_t>(n));
+  problem.operand[i++].data = as_float32(c.weight, n, 1, room, kept);
   problem.operand[i++] = {out.input.mutable_data_ptr(), n};
-  problem.operand[i++].data = has(c.weight) ? floats(out.weight) : nullptr;
-  if (!c.rms) problem.operand[i++].data = has(c.bias) ? floats(out.bias) : nullptr;
+  problem.operand[i++].data = out.weight.defined() ? floats(out.weight) : nullptr;
+  if (!c.rms) problem.operand[i++].data = out.bias.defined() ? floats(out.bias) : nullptr;
   if (!run_rows(key, x, problem)) return norm_backward_aten(c);
-  if (has(c.weight)) out.weight = out.weight.to(c.weight->scalar_type());
-  if (has(c.bias)) out.bias = out.bias.to(c.bias->scalar_type());
+  out.weight = has(c.weight) ? out.weight.to(c.weight->scalar_type()) : Tensor();
+  out.bias = has(c.bias) ? out.bias.to(c.bias->scalar_type()) : Tensor();
   return out;
 }
 

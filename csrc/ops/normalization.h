@@ -34,7 +34,7 @@ struct NormGradients {
 // rms_norm's default is the epsilon of the type that it computes in.
 double eps_or_default(std::optional<double> eps, at::ScalarType dtype);
 
-// Under the CPU key, by a kernel or ATen. Statistics only if wanted.
+// Under the CPU key, or in a GpuScope, by a kernel or ATen. Statistics only if wanted.
 Normalised normalise_cpu(const NormCall& call, at::IntArrayRef normalized_shape, bool statistics);
 Normalised normalise_aten(const NormCall& call, at::SymIntArrayRef normalized_shape, bool statistics);
 

@@ -5,6 +5,7 @@
 #include <tuple>
 
 #include "ops/common.h"
+#include "ops/gpu.h"
 #include "ops/normalization.h"
 
 namespace tvmops::ops {
@@ -160,6 +161,10 @@ bool is_tail(Shape shape, const Tensor& x) {
 }
 
 Normalised run_cpu(const NormCall& c, Shape shape) { return normalise_cpu(c, C10_AS_INTARRAYREF_SLOW(shape), false); }
+Normalised run_gpu(const NormCall& c, Shape shape) {
+  const GpuScope scope(c.input);
+  return run_cpu(c, shape);
+}
 Normalised run_aten(const NormCall& c, Shape shape) { return normalise_aten(c, shape, false); }
 
 // ATen says what is wrong.
@@ -268,6 +273,12 @@ TORCH_LIBRARY_IMPL(tvmops, CPU, m) {
   implement<run_cpu>(m);
   m.impl("norm_forward", &forward_cpu);
   m.impl("norm_backward", &backward<norm_backward_cpu>);
+}
+
+TORCH_LIBRARY_IMPL(tvmops, CUDA, m) {
+  implement<run_gpu>(m);
+  m.impl("norm_forward", on_gpu<&forward_cpu>);
+  m.impl("norm_backward", on_gpu<&backward<norm_backward_cpu>>);
 }
 
 TORCH_LIBRARY_IMPL(tvmops, CompositeExplicitAutograd, m) {

@@ -1,6 +1,5 @@
 #include "ops/pointwise.h"
 
-#include <ATen/EmptyTensor.h>
 #include <ATen/MemoryOverlap.h>
 #include <ATen/native/Resize.h>
 #include <torch/csrc/autograd/custom_function.h>
@@ -53,9 +52,7 @@ RowsProblem flat_problem(const Tensor& x, const Params& p) {
 
 Tensor empty_alike(const Tensor& x) {
   if (x.is_contiguous()) return new_result(x.sizes(), x.scalar_type());
-  const Tensor out = at::detail::empty_strided_cpu(x.sizes(), x.strides(), x.scalar_type());
-  advise_huge_pages(out);
-  return out;
+  return new_strided_result(x);
 }
 
 // Whether f(x) was computed into `out`, which is walkable like x or x itself.
@@ -246,8 +243,7 @@ Tensor pointwise_cpu(size_t op, const Tensor& x, const Params& p) {
       RowsProblem problem = flat_problem(x, p);
       problem.operand[0].data = const_cast<void*>(x.const_data_ptr());
       problem.operand[1].data = out.mutable_data_ptr();
-      drivers::rows(*choice.kernel, problem, kAtenParallel);
-      return out;
+      if (run_chosen(choice, problem)) return out;
     }
   } else {
     record_aten(kPointwise[op].name, {x}, kUnsupported);
@@ -274,6 +270,17 @@ TORCH_LIBRARY_IMPL(tvmops, CPU, m) {
     m.impl((name + ".out").c_str(), &F::out_cpu);
     m.impl((name + "_").c_str(), &F::inplace_cpu);
     m.impl((name + "_backward").c_str(), &F::backward);
+  });
+}
+
+TORCH_LIBRARY_IMPL(tvmops, CUDA, m) {
+  for_all([&](auto op) {
+    using F = Functions<decltype(op)::value>;
+    const std::string name = F::row.name;
+    m.impl(name.c_str(), on_gpu<&F::cpu>);
+    m.impl((name + ".out").c_str(), on_gpu<&F::out_cpu>);
+    m.impl((name + "_").c_str(), on_gpu<&F::inplace_cpu>);
+    m.impl((name + "_backward").c_str(), on_gpu<&F::backward>);
   });
 }
 

@@ -53,21 +53,19 @@ Tensor by_rows(const OpKey& op, const Tensor& x, std::initializer_list<Tensor> s
   problem.outer = walk.outer;
   problem.n = walk.n;
   problem.inner = walk.inner;
-  const RowsChoice choice = choose_rows(op, storage_of(x.scalar_type()), walk.outer, walk.n, walk.inner);
-  if (!choice || !drivers::fits(*choice.kernel, problem)) {
-    record(op, x, RowsChoice{nullptr, choice ? "no kernel for these sizes" : choice.reason});
-    return {};
-  }
+  RowsChoice choice = choose_rows(op, storage_of(x.scalar_type()), walk.outer, walk.n, walk.inner);
+  problem.operand[0] = {const_cast<void*>(x.const_data_ptr()), walk.n};
+  problem.operand[1 + scalars.size()].stride = walk.n;
+  if (choice) check_fits(choice, problem);
   record(op, x, choice);
+  if (!choice) return {};
   Tensor dx = at::empty_like(x);
   advise_huge_pages(dx);
   std::vector<Tensor> dense;
   for (const Tensor& t : scalars) dense.push_back(order.empty() ? t.contiguous() : t.permute(order).contiguous());
-  problem.operand[0] = {const_cast<void*>(x.const_data_ptr()), walk.n};
   for (size_t i = 0; i < dense.size(); i++) problem.operand[1 + i].data = const_cast<void*>(dense[i].const_data_ptr());
   problem.operand[1 + dense.size()] = {dx.mutable_data_ptr(), walk.n};
-  drivers::rows(*choice.kernel, problem, kAtenParallel);
-  return dx;
+  return run_chosen(choice, problem) ? dx : Tensor();
 }
 
 Tensor var_backward_cpu(const Tensor& g, const Tensor& x, IntArrayRef dims, const Scalar& correction) {
@@ -143,6 +141,11 @@ TORCH_LIBRARY_FRAGMENT(tvmops, m) {
 TORCH_LIBRARY_IMPL(tvmops, CPU, m) {
   m.impl("var_backward", &var_backward_cpu);
   m.impl("amax_backward", &amax_backward_cpu);
+}
+
+TORCH_LIBRARY_IMPL(tvmops, CUDA, m) {
+  m.impl("var_backward", on_gpu<&var_backward_cpu>);
+  m.impl("amax_backward", on_gpu<&amax_backward_cpu>);
 }
 
 TORCH_LIBRARY_IMPL(tvmops, CompositeExplicitAutograd, m) {

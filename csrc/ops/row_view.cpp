@@ -1,7 +1,5 @@
 #include "ops/row_view.h"
 
-#include <ATen/EmptyTensor.h>
-
 #include <algorithm>
 
 #include "ops/common.h"
@@ -54,9 +52,7 @@ std::optional<Walk> common_walk(at::ArrayRef<Tensor> tensors) {
 
 Tensor Walk::new_result(const Tensor& like) const {
   if (rowwise) return ops::new_result(like.sizes(), like.scalar_type());
-  const Tensor out = at::detail::empty_strided_cpu(like.sizes(), like.strides(), like.scalar_type());
-  advise_huge_pages(out);
-  return out;
+  return new_strided_result(like);
 }
 
 void Walk::set(drivers::RowsProblem& problem, int i, const Tensor& t) const {

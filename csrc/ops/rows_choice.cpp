@@ -14,9 +14,16 @@ const KernelTable<RowsKernel>& table() {
   return rows;
 }
 
+RowsChoice of_gpu(const GpuRowsChoice& choice) { return {nullptr, choice.reason, choice.kernel}; }
+
+const char* name_of(const RowsChoice& choice) {
+  return choice.on_gpu ? choice.on_gpu->source->name : choice.kernel ? choice.kernel->source->name : "";
+}
+
 }  // namespace
 
 RowsChoice choose_rows(const OpKey& op, Storage storage, int64_t outer, int64_t n, int64_t inner) {
+  if (gpu()) return of_gpu(choose_gpu_rows(op, storage, outer, n, inner));
   const Mode mode = current_mode();
   if (mode == Mode::kOff) return {nullptr, reason::kOff};
   if (inner == 1) {
@@ -38,21 +45,46 @@ bool rows_serves(const tvmops_kernel* kernel) { return table().serves(kernel); }
 
 void record(const OpKey& op, const at::Tensor& shape_of, const RowsChoice& choice) {
   if (!recording()) return;
-  record(Decision{op.name(), shape_text({shape_of.sizes()}), choice ? choice.kernel->source->name : "",
-                  choice ? "rows" : "aten", choice.reason});
+  record(Decision{op.name(), shape_text({shape_of.sizes()}), name_of(choice),
+                  choice.on_gpu ? cuda::RowsKernel::kDriver
+                  : choice      ? "rows"
+                                : "aten",
+                  choice.reason});
 }
 
 RowsChoice choose_rows(const OpKey& op, const at::Tensor& self, const RowsProblem& problem) {
-  RowsChoice choice = choose_rows(op, storage_of(self.scalar_type()), problem.outer, problem.n, problem.inner);
-  if (choice && !drivers::fits(*choice.kernel, problem)) choice = {nullptr, reason::kNotThese};
+  const Storage storage = storage_of(self.scalar_type());
+  RowsChoice choice;
+  if (gpu()) {
+    choice = of_gpu(choose_gpu_rows(op, storage, problem));
+  } else {
+    choice = choose_rows(op, storage, problem.outer, problem.n, problem.inner);
+    check_fits(choice, problem);
+  }
   record(op, self, choice);
   return choice;
 }
 
+void check_fits(RowsChoice& choice, const RowsProblem& problem) {
+  if (choice.kernel && !drivers::fits(*choice.kernel, problem)) choice = {nullptr, reason::kNotThese};
+  if (const char* refusal = choice.on_gpu ? cuda::refusal(*choice.on_gpu, problem) : nullptr)
+    choice = {nullptr, refusal};
+}
+
+bool run_chosen(const RowsChoice& choice, const RowsProblem& problem) {
+  if (!choice.on_gpu) {
+    drivers::rows(*choice.kernel, problem, kAtenParallel);
+    return true;
+  }
+  const char* refusal = cuda::refusal(*choice.on_gpu, problem);
+  if (!refusal) refusal = run_gpu_rows(*choice.on_gpu, problem).refusal;
+  if (refusal) record_refusal(refusal);
+  return !refusal;
+}
+
 bool run_rows(const OpKey& op, const at::Tensor& self, const RowsProblem& problem) {
   const RowsChoice choice = choose_rows(op, self, problem);
-  if (choice) drivers::rows(*choice.kernel, problem, kAtenParallel);
-  return bool(choice);
+  return choice && run_chosen(choice, problem);
 }
 
 }  // namespace tvmops::ops

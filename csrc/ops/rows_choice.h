@@ -8,6 +8,8 @@
 #include <string>
 
 #include "drivers/rows.h"
+#include "ops/gpu.h"
+#include "ops/gpu_rows.h"
 #include "ops/kernel_table.h"
 
 namespace tvmops::ops {
@@ -15,7 +17,8 @@ namespace tvmops::ops {
 struct RowsChoice {
   const drivers::RowsKernel* kernel = nullptr;
   const char* reason = "";
-  explicit operator bool() const { return kernel != nullptr; }
+  const cuda::RowsKernel* on_gpu = nullptr;  // within a GpuScope, instead
+  explicit operator bool() const { return kernel || on_gpu; }
 };
 
 // For a tensor seen as [outer, n, inner], of a storage dtype that storage_of() gave.
@@ -37,10 +40,10 @@ inline Storage storage_of(at::ScalarType dtype) {
   }
 }
 
-// A dense CPU tensor of a dtype that kernels read.
+// A dense tensor where the kernels are, of a dtype that they read.
 inline bool is_readable(const at::Tensor& t) {
-  return storage_of(t.scalar_type()) != kStorages && t.layout() == at::kStrided && t.device().is_cpu() &&
-         !t.is_conj() && !t.is_neg();
+  return storage_of(t.scalar_type()) != kStorages && t.layout() == at::kStrided && is_here(t) && !t.is_conj() &&
+         !t.is_neg();
 }
 
 // What a call came to, for tvmops.explain.
@@ -48,6 +51,13 @@ void record(const OpKey& op, const at::Tensor& shape_of, const RowsChoice& choic
 
 // For a problem, whose results may still lack their memory but not their strides; records the decision.
 RowsChoice choose_rows(const OpKey& op, const at::Tensor& self, const drivers::RowsProblem& problem);
+
+// For a choice made by sizes alone: none, and why, unless the kernel can run the problem.
+void check_fits(RowsChoice& choice, const drivers::RowsProblem& problem);
+
+// Runs a problem by what was chosen and recorded, on a CPU one that fits. Says no, and changes what was recorded, if
+// the kernel of a GPU can't: ATen is to run.
+bool run_chosen(const RowsChoice& choice, const drivers::RowsProblem& problem);
 
 // Runs a problem by a kernel if one applies and wins, and records the decision; else says no, and ATen is to run.
 bool run_rows(const OpKey& op, const at::Tensor& self, const drivers::RowsProblem& problem);

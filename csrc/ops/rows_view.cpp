@@ -48,6 +48,8 @@ Tensor row_operand(const Tensor& t, const RowsProblem& problem, RowsProblem::Dat
     const auto stride = last ? row_stride(t) : std::nullopt;
     if (stride)
       data.stride = *stride;
+    else if (gpu())
+      data.stride = -1;  // a copy would cost as much as the kernel: ATen is to run
     else
       held = t.contiguous();
   }
@@ -70,11 +72,10 @@ std::optional<Tensor> map_rows(const OpKey& op, std::initializer_list<std::refer
     }
     out = new_result(like.sizes(), like.scalar_type());
     problem.operand[i] = {out.mutable_data_ptr(), problem.n};
-    if (!drivers::fits(*choice.kernel, problem)) choice = {nullptr, reason::kNotThese};
+    check_fits(choice, problem);
   }
   record(op, like, choice);
-  if (!choice) return std::nullopt;
-  drivers::rows(*choice.kernel, problem, kAtenParallel);
+  if (!choice || !run_chosen(choice, problem)) return std::nullopt;
   return out;
 }
 

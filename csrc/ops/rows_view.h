@@ -17,7 +17,8 @@ namespace tvmops::ops {
 drivers::RowsProblem rows_problem(at::IntArrayRef sizes, int64_t dim);
 
 // An input of a problem along `dim`: the tensor itself where its rows are contiguous and lie evenly (inner == 1), or it
-// is contiguous; else a contiguous copy. `data` is set to its address and the stride of its rows.
+// is contiguous; else a contiguous copy (on a GPU itself, with a stride that no kernel takes). `data` is set to its
+// address and the stride of its rows.
 at::Tensor row_operand(const at::Tensor& t, const drivers::RowsProblem& problem, drivers::RowsProblem::Data& data);
 
 // Runs a kernel whose operands are the inputs, of one shape, and then the result, of that shape too: if one applies and

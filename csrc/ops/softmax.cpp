@@ -141,6 +141,13 @@ TORCH_LIBRARY_IMPL(tvmops, CPU, m) {
   });
 }
 
+TORCH_LIBRARY_IMPL(tvmops, CUDA, m) {
+  for_both([&](auto op, const std::string& name) {
+    m.impl(name.c_str(), on_gpu<&decltype(op)::cpu>);
+    m.impl((name + "_backward").c_str(), on_gpu<&decltype(op)::backward_cpu>);
+  });
+}
+
 TORCH_LIBRARY_IMPL(tvmops, CompositeExplicitAutograd, m) {
   for_both([&](auto op, const std::string& name) {
     m.impl(name.c_str(), &decltype(op)::aten);

@@ -8,6 +8,8 @@
 #include <immintrin.h>
 #endif
 
+#include "ops/gpu.h"
+
 namespace tvmops::ops {
 
 namespace {
@@ -42,7 +44,15 @@ void widen(const at::Half* from, float* to, int64_t n) { widen_each(from, to, n)
 }  // namespace
 
 float* as_float32(const std::optional<at::Tensor>& weight, int64_t n, float missing, float* room, at::Tensor& kept) {
-  if (!weight || !weight->defined()) {
+  const bool missing_weight = !weight || !weight->defined();
+  if (gpu()) {
+    if (missing_weight)
+      kept = new_gpu_tensor({n}, at::kFloat).fill_(missing);
+    else
+      kept = weight->to(at::kFloat).contiguous();
+    return const_cast<float*>(kept.const_data_ptr<float>());
+  }
+  if (missing_weight) {
     std::fill_n(room, n, missing);
     return room;
   }

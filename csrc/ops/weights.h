@@ -14,7 +14,8 @@ inline bool goes_with(const at::Tensor& weight, at::ScalarType rows) {
 }
 
 // n weights as float32: their own memory, if they are that already, else written to `room`; `missing` where there are
-// none. The tensor is dense float32, bfloat16 or float16 on CPU; one that is not contiguous is copied to `kept`.
+// none. The tensor is dense float32, bfloat16 or float16; one that is not contiguous is copied to `kept`. In a GpuScope
+// `kept` holds whatever is not the weights themselves.
 float* as_float32(const std::optional<at::Tensor>& weight, int64_t n, float missing, float* room, at::Tensor& kept);
 
 }  // namespace tvmops::ops

@@ -2,6 +2,9 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include "cuda/device.h"
+#include "cuda/plan.h"
+#include "drivers/gemm.h"
 #include "ops/choice.h"
 #include "ops/packed_weights.h"
 #include "python/bound_kernel.h"
@@ -31,7 +34,8 @@ py::list list_kernels(const std::string& workload) {
     entry["target"] = kernel.table->target;
     entry["driver"] = kernel.table->driver;
     entry["pack"] = kernel.pack->origin;
-    entry["usable"] = kernel.usable;
+    entry["gpu"] = kernel.gpu;
+    entry["usable"] = kernel.gpu ? cuda::runs_on_known_device(kernel) : kernel.usable;
     entry["shadowed"] = kernel.shadowed;
     entry["serves"] = ops::serves(kernel.table);
     py::dict dims, params;
@@ -93,6 +97,15 @@ PYBIND11_MODULE(_C, m) {
     ops::set_plan(kernel, std::vector<uint8_t>(plan.begin(), plan.end()));
   });
   m.def("plan_bucket", &drivers::plan_bucket);
+  m.def("cuda_plan_bounds", [] {
+    py::dict all;
+    for (const auto& [name, bounds] : cuda::plan_bounds()) all[name.c_str()] = py::tuple(py::cast(bounds));
+    return all;
+  });
+  m.def("cuda_gemm_plan_bucket", &cuda::gemm_plan_bucket);
+  m.def("cuda_gemm_plan_size", &cuda::gemm_plan_size);
+  m.def("cuda_rows_plan_bucket", &cuda::rows_plan_bucket);
+  m.def("cuda_rows_plan_size", &cuda::rows_plan_size);
   m.def("start_recording", &ops::start_recording);
   m.def("stop_recording", &take_decisions);
   m.def("release_packed_weights", &ops::release_packed_weights, py::arg("all") = false);

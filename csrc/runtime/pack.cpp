@@ -152,7 +152,10 @@ bool load_pack(const std::string& path, Registry& registry) {
   using Serve = decltype(&TVMOPS_PACK_SERVE);
   const auto serve = reinterpret_cast<Serve>(dlsym(raw, TVMOPS_PACK_SERVE_NAME));
   if (serve != nullptr) serve(&services());
-  return registry.add(entry(), file, std::move(handle));
+  GpuEntries gpu;
+  gpu.device = reinterpret_cast<decltype(gpu.device)>(dlsym(raw, TVMOPS_PACK_DEVICE_NAME));
+  gpu.error = reinterpret_cast<decltype(gpu.error)>(dlsym(raw, TVMOPS_PACK_ERROR_NAME));
+  return registry.add(entry(), file, std::move(handle), gpu);
 }
 
 int load_pack_path(const std::string& value, Registry& registry) {

@@ -6,6 +6,7 @@
 
 #include "runtime/cpu_features.h"
 #include "runtime/error.h"
+#include "runtime/gpu_target.h"
 
 namespace tvmops::runtime {
 
@@ -28,13 +29,16 @@ class KernelCheck {
         where_(where + "kernel " + (blank(kernel.name) ? std::to_string(index) : "'" + std::string(kernel.name) + "'") +
                " ") {}
 
-  void run(std::string_view arch) const {
+  void run(std::string_view arch, const GpuEntries& gpu) const {
     text(kernel_.name, "name");
     text(kernel_.op, "op");
     text(kernel_.workload, "workload");
     text(kernel_.target, "target");
     text(kernel_.driver, "driver");
-    target(arch);
+    if (gpu_target(kernel_.target))
+      on_gpu(gpu);
+    else
+      target(arch);
     values(kernel_.dims, kernel_.n_dims, "dim");
     values(kernel_.params, kernel_.n_params, "param");
     array(kernel_.leaves, kernel_.n_leaves, "leaves");
@@ -65,6 +69,12 @@ class KernelCheck {
     }
   }
 
+  void on_gpu(const GpuEntries& gpu) const {
+    const char* missing = !gpu.device ? TVMOPS_PACK_DEVICE_NAME : !gpu.error ? TVMOPS_PACK_ERROR_NAME : nullptr;
+    if (missing)
+      fail("is for target '" + std::string(kernel_.target) + "', and the pack has no entry point " + missing);
+  }
+
   void target(std::string_view arch) const {
     std::string of;
     try {
@@ -80,7 +90,7 @@ class KernelCheck {
   const std::string where_;
 };
 
-void check_pack(const tvmops_pack* pack, const std::string& origin) {
+void check_pack(const tvmops_pack* pack, const std::string& origin, const GpuEntries& gpu) {
   const std::string where = "pack " + origin + ": ";
   if (pack == nullptr) throw Error(where + "its entry point returned no table");
   if (pack->magic != TVMOPS_PACK_MAGIC) {
@@ -101,7 +111,7 @@ void check_pack(const tvmops_pack* pack, const std::string& origin) {
   }
   std::unordered_set<std::string_view> names;
   for (uint32_t i = 0; i < pack->n_kernels; ++i) {
-    KernelCheck(where, pack->kernels[i], i).run(pack->arch);
+    KernelCheck(where, pack->kernels[i], i).run(pack->arch, gpu);
     if (!names.insert(pack->kernels[i].name).second) {
       throw Error(where + "two kernels are named '" + pack->kernels[i].name + "'");
     }
@@ -137,8 +147,8 @@ Registry& Registry::global() {
   return *registry;
 }
 
-bool Registry::add(const tvmops_pack* pack, std::string origin, std::shared_ptr<void> handle) {
-  check_pack(pack, origin);
+bool Registry::add(const tvmops_pack* pack, std::string origin, std::shared_ptr<void> handle, GpuEntries gpu) {
+  check_pack(pack, origin, gpu);
   const std::lock_guard<std::mutex> lock(mutex_);
   for (const auto& known : snapshot_->packs_) {
     if (known->table == pack) return false;
@@ -146,7 +156,7 @@ bool Registry::add(const tvmops_pack* pack, std::string origin, std::shared_ptr<
   auto next = std::make_shared<Snapshot>();
   next->generation_ = snapshot_->generation_ + 1;
   next->packs_ = snapshot_->packs_;
-  next->packs_.push_back(std::make_shared<const Pack>(Pack{pack, std::move(origin), std::move(handle)}));
+  next->packs_.push_back(std::make_shared<const Pack>(Pack{pack, std::move(origin), std::move(handle), gpu}));
 
   // Latest pack first: whoever comes later with the same workload and target was loaded earlier, and is shadowed. Two
   // kernels of one pack do not shadow each other.
@@ -156,16 +166,18 @@ bool Registry::add(const tvmops_pack* pack, std::string origin, std::shared_ptr<
       const tvmops_kernel& kernel = (*it)->table->kernels[i];
       const auto place = owner.emplace(std::string(kernel.workload) + '\n' + kernel.target, it->get()).first;
       const bool usable = std::find(usable_.begin(), usable_.end(), kernel.target) != usable_.end();
-      next->kernels_.push_back({&kernel, *it, target_rank(kernel.target), usable, place->second != it->get()});
+      const auto gpu_kind = gpu_target(kernel.target);
+      const int rank = gpu_kind ? gpu_kind->rank() : target_rank(kernel.target);
+      next->kernels_.push_back({&kernel, *it, rank, gpu_kind.has_value(), usable, place->second != it->get()});
     }
   }
   std::stable_sort(next->kernels_.begin(), next->kernels_.end(),
-                   [](const Kernel& a, const Kernel& b) { return a.rank > b.rank; });
+                   [](const Kernel& a, const Kernel& b) { return a.gpu != b.gpu ? b.gpu : a.rank > b.rank; });
   for (const Kernel& kernel : next->kernels_) {
-    const bool callable = kernel.usable && !kernel.shadowed;
+    const bool callable = (kernel.usable || kernel.gpu) && !kernel.shadowed;
     if (callable) next->by_op_[kernel.table->op].push_back(&kernel);
     const Kernel*& named = next->by_name_[kernel.table->name];
-    if (named == nullptr || (callable && (!named->usable || named->shadowed))) named = &kernel;
+    if (named == nullptr || (callable && (!(named->usable || named->gpu) || named->shadowed))) named = &kernel;
   }
   const uint64_t generation = next->generation_;
   snapshot_ = std::move(next);

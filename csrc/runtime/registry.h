@@ -16,18 +16,26 @@
 
 namespace tvmops::runtime {
 
+// What a pack with kernels on a GPU says of devices and of errors; null in other packs.
+struct GpuEntries {
+  decltype(&TVMOPS_PACK_DEVICE) device = nullptr;
+  decltype(&TVMOPS_PACK_ERROR) error = nullptr;
+};
+
 // A loaded pack. `handle` keeps the shared library mapped; null if the pack is linked in.
 struct Pack {
   const tvmops_pack* table;
   std::string origin;  // its path, or e.g. "built-in"
   std::shared_ptr<void> handle;
+  GpuEntries gpu;
 };
 
 struct Kernel {
   const tvmops_kernel* table;
   std::shared_ptr<const Pack> pack;
-  int rank;       // target_rank(table->target)
-  bool usable;    // this machine runs the target, and TVMOPS_TARGET allows it
+  int rank;       // target_rank(table->target), or that of the GPU target
+  bool gpu;       // which devices run it is decided where there is one: csrc/cuda/device.h
+  bool usable;    // this CPU runs the target, and TVMOPS_TARGET allows it
   bool shadowed;  // a later pack has a kernel of the same workload and target
 };
 
@@ -40,7 +48,8 @@ class Snapshot {
   // All kernels, in order of preference: most capable target first, then the latest pack, then the pack's own order.
   const std::vector<Kernel>& kernels() const { return kernels_; }
 
-  // The kernels of an operator that may be called (usable, not shadowed), in order of preference. Empty if none.
+  // The kernels of an operator that may be called (usable or of a GPU, not shadowed), in order of preference. Empty if
+  // none.
   const std::vector<const Kernel*>& callable(std::string_view op) const;
 
   // By name; of several (from several packs) the first in order of preference that may be called, else the first. Null
@@ -69,7 +78,7 @@ class Registry {
 
   // Checks a pack and adds it. Returns false if this very table was added before. Throws Error, in one sentence that
   // names the pack and the value, and leaves the registry as it was, if the pack can't be accepted.
-  bool add(const tvmops_pack* pack, std::string origin, std::shared_ptr<void> handle = nullptr);
+  bool add(const tvmops_pack* pack, std::string origin, std::shared_ptr<void> handle = nullptr, GpuEntries gpu = {});
 
   // The newest snapshot; never null.
   std::shared_ptr<const Snapshot> snapshot() const;
