@@ -44,24 +44,33 @@ def definition(workload: Workload) -> list[te.Tensor]:
     return [a, b, te.compute((m, n), lambda i, j: te.sum(a[i, r] * b[r, j], axis=r), "C")]
 
 
-def device_definition(workload: Workload) -> list[te.Tensor]:
+def device_definition(workload: Workload, given: Mapping[str, Expr] | None = None) -> list[te.Tensor]:
     """A, B -> C [batch, M, N] in the workload's layout: products and sums in float32, rounded once at the end.
 
-    How far apart rows lie in memory is the schedule's business: see ``codegen.cuda``.
+    ``given``: sizes to take in place of variables of their names. With lda and ldb among them rows of A and B are so
+    long in memory, and their first elements, as many as the other sizes say, are used.
     """
     from tvm import te
 
-    batch = te.var("batch", "int32")
-    m, n, k = (te.var(name, "int32") if size is None else size for name, size in workload.dims.items())
+    sizes = {**{name: te.var(name, "int32") for name in ("batch", *workload.dims)}, **(given or {})}
+    sizes |= {name: size for name, size in workload.dims.items() if size is not None}
+    batch, m, n, k = (sizes[name] for name in ("batch", "M", "N", "K"))
     across, along = workload.attrs["a"] == "t", workload.attrs["b"] == "t"
-    a = te.placeholder((batch, *((k, m) if across else (m, k))), workload.dtype, "A")
-    b = te.placeholder((batch, *((n, k) if along else (k, n))), workload.dtype, "B")
+
+    def operand(name: str, rows: Expr, columns: Expr, stride: Expr | None) -> tuple[te.Tensor, te.Tensor]:
+        whole = te.placeholder((batch, rows, columns if stride is None else stride), workload.dtype, name)
+        if stride is None:
+            return whole, whole
+        return whole, te.compute((batch, rows, columns), lambda z, i, j: whole[z, i, j], f"{name}_used")
+
+    a, left = operand("A", *((k, m) if across else (m, k)), sizes.get("lda"))
+    b, right = operand("B", *((n, k) if along else (k, n)), sizes.get("ldb"))
     r = te.reduce_axis((0, k), "k")
 
     def product(z: tirx.Var, i: tirx.Var, j: tirx.Var) -> Expr:
-        left = a[z, r, i] if across else a[z, i, r]
-        right = b[z, j, r] if along else b[z, r, j]
-        return te.sum(left.astype("float32") * right.astype("float32"), axis=r)
+        one = left[z, r, i] if across else left[z, i, r]
+        other = right[z, j, r] if along else right[z, r, j]
+        return te.sum(one.astype("float32") * other.astype("float32"), axis=r)
 
     total = te.compute((batch, m, n), product, "total")
     return [a, b, te.compute((batch, m, n), lambda z, i, j: total[z, i, j].astype(workload.dtype), "C")]

@@ -1,0 +1,302 @@
+"""GEMM with ``mma.sync.m16n8k16``: tiles of A and B stream through shared memory by ``cp.async``, ``stages`` deep.
+
+Written at the level of PTX: in a schedule of the TE definition neither an epilogue that branches at run time, nor a
+split K, nor a choice of the moment of each wait have a place. What a choice decides is :class:`Tiling`.
+
+Sources: CUTLASS, "Efficient GEMM in CUDA" (the pipeline); Tillet et al., Triton's tutorial of matmul (order of blocks).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from tvm import tirx
+from tvm.script import tirx as T
+
+from .epilogue import VECTOR, finish
+from .intrinsics import FRAGMENT, WARP, SharedTile, copy, ldmatrix, mma
+from .split_k import add_up, keep
+
+SLAB_PADDING = 8  # floats: then the four rows that are written at once meet different banks
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """Of a block's ``warps_m`` x ``warps_n`` warps, each has ``fragments_m`` x ``fragments_n`` fragments of 16 x 16.
+
+    ``buffers``: 2 if the fragments of the next step are loaded while those of this one are multiplied. ``vector``:
+    elements that one copy brings. ``group_m``: rows of blocks that are walked column by column, to share B in L2.
+    """
+
+    dtype: str
+    across_a: bool  # A is [K, M]
+    along_b: bool  # B is [N, K]
+    swizzle: bool
+    warps_m: int
+    warps_n: int
+    fragments_m: int
+    fragments_n: int
+    block_k: int
+    stages: int
+    vector: int
+    group_m: int
+    split_k: int
+    buffers: int
+
+    @property
+    def warp_m(self) -> int:
+        """Rows of C of a warp."""
+        return self.fragments_m * FRAGMENT
+
+    @property
+    def warp_n(self) -> int:
+        """Columns of C of a warp."""
+        return self.fragments_n * FRAGMENT
+
+    @property
+    def block_m(self) -> int:
+        """Rows of C of a block."""
+        return self.warps_m * self.warp_m
+
+    @property
+    def block_n(self) -> int:
+        """Columns of C of a block."""
+        return self.warps_n * self.warp_n
+
+    @property
+    def threads(self) -> int:
+        """Of a block."""
+        return WARP * self.warps_m * self.warps_n
+
+    @cached_property
+    def a(self) -> SharedTile:
+        """A's tile."""
+        rows, length = (self.block_k, self.block_m) if self.across_a else (self.block_m, self.block_k)
+        return SharedTile(rows, length, self.swizzle)
+
+    @cached_property
+    def b(self) -> SharedTile:
+        """B's tile."""
+        rows, length = (self.block_n, self.block_k) if self.along_b else (self.block_k, self.block_n)
+        return SharedTile(rows, length, self.swizzle)
+
+    @property
+    def slab(self) -> int:
+        """Floats from one row to the next of the FRAGMENT rows that a warp takes through shared memory to C."""
+        return self.warp_n + SLAB_PADDING
+
+    @property
+    def shared_bytes(self) -> int:
+        """Of a block: the stages, or the slabs when they are done."""
+        pipeline = 2 * self.stages * (self.a.elements + self.b.elements)
+        return max(pipeline, 4 * FRAGMENT * self.slab * self.warps_m * self.warps_n)
+
+
+def kernel(t: Tiling, n_static: int | None = None, k_static: int | None = None) -> tirx.PrimFunc:
+    """C [batch, M, N] = activation(A B + bias) + residual; N and K are compiled in where they are given."""
+    stage, last = t.a.elements + t.b.elements, (t.stages - 1) * (t.a.elements + t.b.elements)
+    copies_a = t.a.rows * t.a.length // (t.vector * t.threads)
+    copies_b = t.b.rows * t.b.length // (t.vector * t.threads)
+    fm, fn, steps, size = t.fragments_m, t.fragments_n, t.block_k // FRAGMENT, 2 * t.vector
+    multiply_add, bring_vector = mma(t.dtype), copy(t.vector)
+    load_a, load_b = ldmatrix(transposed=t.across_a), ldmatrix(transposed=not t.along_b)
+    per_row = t.warp_n // VECTOR
+
+    def fragment_a(lane: Any, m: Any, k: Any) -> Any:
+        return t.a.across(lane, k, m) if t.across_a else t.a.along(lane, m, k)
+
+    def fragment_b(lane: Any, n: Any, k: Any) -> Any:
+        return t.b.across(lane, n, k) if t.along_b else t.b.along(lane, k, n)
+
+    def ceil(a: Any, b: Any) -> Any:
+        return T.truncdiv(a + (b - 1), b)
+
+    def wide(a: Any) -> Any:
+        return T.Cast("int64", a)
+
+    @T.prim_func(check_well_formed=False)
+    def gemm(
+        A_ptr: T.handle,
+        B_ptr: T.handle,
+        C_ptr: T.handle,
+        bias_ptr: T.handle,
+        residual_ptr: T.handle,
+        batch: T.int32,
+        M: T.int32,
+        n8: T.int32,
+        K: T.int32,
+        lda: T.int32,
+        ldb: T.int32,
+        activation: T.int32,
+        flags: T.int32,
+    ) -> None:
+        # TVM must see that rows of C hold whole vectors.
+        N = T.meta_var(n8 * VECTOR if n_static is None else n_static)
+        deep = T.meta_var(K if k_static is None else k_static)
+        elements = T.int64()
+        A = T.match_buffer(A_ptr, (elements,), t.dtype, align=16)
+        B = T.match_buffer(B_ptr, (elements,), t.dtype, align=16)
+        C = T.match_buffer(C_ptr, (elements,), t.dtype, align=16)
+        bias = T.match_buffer(bias_ptr, (elements,), t.dtype, align=16)
+        residual = T.match_buffer(residual_ptr, (elements,), t.dtype, align=16)
+        if t.split_k > 1:
+            partial = T.alloc_buffer((wide(batch) * wide(M) * wide(N) * t.split_k,), "float32", scope="global")
+        with (
+            T.launch_thread("blockIdx.x", ceil(M, t.block_m) * ceil(N, t.block_n)) as block,
+            T.launch_thread("blockIdx.y", t.split_k) as part,
+            T.launch_thread("blockIdx.z", batch) as z,
+            T.launch_thread("threadIdx.x", t.threads) as thread,
+        ):
+            # Else ptxas would sooner spill than go past a number of registers that lets more blocks in.
+            T.attr(0, "tirx.launch_bounds_min_blocks_per_sm", 1)
+            shared = T.alloc_buffer((t.shared_bytes // 2,), t.dtype, scope="shared.dyn", align=128)
+            sums = T.decl_buffer((t.shared_bytes // 4,), "float32", shared.data, scope="shared.dyn")
+            acc = T.alloc_buffer((fm * fn * 8,), "float32", scope="local")
+            a = T.alloc_buffer((t.buffers * fm * 4,), "uint32", scope="local")
+            b = T.alloc_buffer((t.buffers * fn * 4,), "uint32", scope="local")
+            lane = T.meta_var(T.floormod(thread, WARP))
+            warp = T.meta_var(T.floordiv(thread, WARP))
+            warp_m = T.meta_var(T.floordiv(warp, t.warps_n) * t.warp_m)
+            warp_n = T.meta_var(T.floormod(warp, t.warps_n) * t.warp_n)
+
+            # Which tile of C: groups of group_m rows of blocks, each walked column by column.
+            in_group: T.int32 = ceil(N, t.block_n) * t.group_m
+            first: T.int32 = T.truncdiv(block, in_group) * t.group_m
+            within: T.int32 = T.truncmod(block, in_group)
+            height: T.int32 = T.min(ceil(M, t.block_m) - first, t.group_m)
+            block_m: T.int32 = first + T.truncmod(within, height)
+            block_n: T.int32 = T.truncdiv(within, height)
+            m0 = T.meta_var(block_m * t.block_m)
+            n0 = T.meta_var(block_n * t.block_n)
+            # Which part of K.
+            depth = T.meta_var(ceil(ceil(deep, t.block_k), t.split_k) * t.block_k)
+            end: T.int32 = T.min(deep, (part + 1) * depth)
+            start = T.meta_var(part * depth if t.split_k > 1 else 0)
+
+            @T.inline
+            def bring(k0: Any, slot: Any) -> None:
+                for i in T.unroll(copies_a):
+                    row, column = T.meta_var(t.a.copied(i, thread, t.threads, t.vector))
+                    m = T.meta_var(m0 + (column if t.across_a else row))
+                    k = T.meta_var(k0 + (row if t.across_a else column))
+                    # Zeros where nothing is; of the rows of a transposed A the last vector may be there in part.
+                    inside = T.meta_var(T.max(T.min((M - m) * 2, size), 0) if t.across_a else T.Select(m < M, size, 0))
+                    T.ptx[bring_vector](
+                        T.address_of(shared[slot + t.a.at(row, column)]),
+                        T.address_of(
+                            A[
+                                wide(z) * wide((deep if t.across_a else M) * lda)
+                                + wide(k * lda + m if t.across_a else m * lda + k)
+                            ]
+                        ),
+                        size,
+                        T.Cast("uint32", T.Select(k < end, inside, 0)),
+                    )
+                for i in T.unroll(copies_b):
+                    row, column = T.meta_var(t.b.copied(i, thread, t.threads, t.vector))
+                    n = T.meta_var(n0 + (row if t.along_b else column))
+                    k = T.meta_var(k0 + (column if t.along_b else row))
+                    T.ptx[bring_vector](
+                        T.address_of(shared[slot + t.a.elements + t.b.at(row, column)]),
+                        T.address_of(
+                            B[
+                                wide(z) * wide((N if t.along_b else deep) * ldb)
+                                + wide(n * ldb + k if t.along_b else k * ldb + n)
+                            ]
+                        ),
+                        size,
+                        T.Cast("uint32", T.Select(T.And(k < end, n < N), size, 0)),
+                    )
+                T.ptx.cp.async_.commit_group()
+
+            @T.inline
+            def load(slot: Any, step: Any, side: Any) -> None:
+                for f in T.unroll(fm):
+                    r = T.meta_var((side * fm + f) * 4)
+                    at = T.meta_var(fragment_a(lane, warp_m + f * FRAGMENT, step * FRAGMENT))
+                    T.ptx[load_a](a[r], a[r + 1], a[r + 2], a[r + 3], T.address_of(shared[slot + at]))
+                for f in T.unroll(fn):
+                    r = T.meta_var((side * fn + f) * 4)
+                    at = T.meta_var(t.a.elements + fragment_b(lane, warp_n + f * FRAGMENT, step * FRAGMENT))
+                    T.ptx[load_b](b[r], b[r + 1], b[r + 2], b[r + 3], T.address_of(shared[slot + at]))
+
+            @T.inline
+            def multiply(side: Any) -> None:
+                for i in T.unroll(fm):
+                    for j in T.unroll(fn * 2):
+                        r = T.meta_var((i * fn * 2 + j) * 4)
+                        x, y = T.meta_var(((side * fm + i) * 4, side * fn * 4 + j * 2))
+                        d = T.meta_var([acc[r + e] for e in range(4)])
+                        T.ptx[multiply_add](*d, *[a[x + e] for e in range(4)], b[y], b[y + 1], *d)
+
+            for i in T.unroll(fm * fn * 8):
+                acc[i] = T.float32(0)
+            for s in T.unroll(t.stages - 1):
+                bring(start + s * t.block_k, s * stage)
+            reading: T.int32 = 0
+            writing: T.int32 = last
+            if t.buffers == 1:
+                for tile in T.serial(ceil(T.max(end - start, 0), t.block_k)):
+                    # The tile to be read is there, and all warps have read the one to be overwritten.
+                    T.ptx.cp.async_.wait_group(t.stages - 2)
+                    T.cuda.cta_sync()
+                    bring(start + (tile + (t.stages - 1)) * t.block_k, writing)
+                    for step in T.unroll(steps):
+                        load(reading, step, 0)
+                        multiply(0)
+                    writing = reading
+                    reading = T.Select(reading == last, 0, reading + stage)
+            else:
+                T.ptx.cp.async_.wait_group(t.stages - 2)
+                T.cuda.cta_sync()
+                load(0, 0, 0)
+                for tile in T.serial(ceil(T.max(end - start, 0), t.block_k)):
+                    bring(start + (tile + (t.stages - 1)) * t.block_k, writing)
+                    writing = reading
+                    reading = T.Select(reading == last, 0, reading + stage)
+                    for step in T.unroll(steps):
+                        if step == steps - 1:
+                            T.ptx.cp.async_.wait_group(t.stages - 2)
+                            T.cuda.cta_sync()
+                            load(reading, 0, (step + 1) % 2)
+                        else:
+                            load(writing, step + 1, (step + 1) % 2)
+                        multiply(step % 2)
+            T.ptx.cp.async_.wait_group(0)
+            T.cuda.cta_sync()
+
+            x = T.alloc_buffer((VECTOR,), "float32", scope="local")
+            h = T.alloc_buffer((VECTOR,), t.dtype, scope="local")
+            own = T.meta_var(warp * (FRAGMENT * t.slab))
+            # One loop over the slabs, for one copy of the epilogue; which registers a slab is in must be constant.
+            for f in T.serial(fm):
+                for i in T.unroll(fm):
+                    if f == i:
+                        for j in T.unroll(fn * 2):
+                            for half in T.unroll(2):
+                                row = T.meta_var(half * 8 + T.floordiv(lane, 4))
+                                at = T.meta_var(own + row * t.slab + j * 8 + T.floormod(lane, 4) * 2)
+                                for e in T.vectorized(2):
+                                    sums[at + e] = acc[(i * fn * 2 + j) * 4 + half * 2 + e]
+                T.cuda.warp_sync()
+                for i in T.serial(FRAGMENT * per_row // WARP):
+                    row = T.meta_var(T.floordiv(i * WARP + lane, per_row))
+                    column = T.meta_var(T.floormod(i * WARP + lane, per_row) * VECTOR)
+                    m = T.meta_var(m0 + warp_m + f * FRAGMENT + row)
+                    n = T.meta_var(n0 + warp_n + column)
+                    if T.And(m < M, n < N):
+                        for half in T.unroll(2):
+                            for e in T.vectorized(4):
+                                x[half * 4 + e] = sums[own + row * t.slab + column + half * 4 + e]
+                        at = T.meta_var((wide(z) * wide(M) + wide(m)) * wide(N) + wide(n))
+                        if t.split_k == 1:
+                            finish(x, h, C, bias, residual, at, n, activation, flags)
+                        else:
+                            keep(x, partial, wide(part) * wide(batch) * wide(M) * wide(N) + at)
+                T.cuda.warp_sync()
+        if t.split_k > 1:
+            add_up(partial, t.split_k, C, bias, residual, batch * M, T.truncdiv(N, VECTOR), activation, flags)
+
+    return gemm

@@ -1,0 +1,91 @@
+"""Runs a GEMM kernel in the emulator and judges it against float64."""
+
+import math
+from dataclasses import dataclass
+
+import ml_dtypes
+import numpy as np
+
+from codegen.cuda.lower import emit
+from codegen.measure import emulator
+from codegen.target import find_gpu
+
+_erf = np.vectorize(math.erf)
+# As csrc/drivers/activation.h numbers them.
+ACTIVATIONS = [
+    lambda x: x,
+    lambda x: np.maximum(x, 0),
+    lambda x: x / 2 * (1 + _erf(x * math.sqrt(0.5))),
+    lambda x: x / 2 * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
+    lambda x: x / (1 + np.exp(-x)),
+    lambda x: 1 / (1 + np.exp(-x)),
+    np.tanh,
+]
+BIAS, RESIDUAL = 1, 2
+
+
+@dataclass(frozen=True)
+class Case:
+    """Sizes and epilogue of a launch.
+
+    Rows of A and B in memory are rounded up to 8 elements; then ``beyond_a`` and ``beyond_b`` follow. All of it is NaN.
+    """
+
+    m: int
+    n: int
+    k: int
+    batch: int = 1
+    beyond_a: int = 0
+    beyond_b: int = 0
+    activation: int = 0
+    flags: int = 0
+
+
+def numpy_dtype(name):
+    return np.dtype(np.float16 if name == "float16" else ml_dtypes.bfloat16)
+
+
+class Kernel:
+    """An emulated kernel of a choice of a space."""
+
+    def __init__(self, space, choice, directory, target="sm_80"):
+        (self.kernel,) = space.apply(choice)
+        self.workload, self.target = space.workload, target
+        self.source = emit(self.kernel, find_gpu(target))
+        self.library = emulator.compile(self.source.text, directory)
+
+    def run(self, case, seed=0, **options):
+        """The result, its float64 reference, and how far they may be apart."""
+        rng, dtype = np.random.default_rng(seed), numpy_dtype(self.workload.dtype)
+        across, along = (self.workload.attrs[x] == "t" for x in "ab")
+
+        def operand(rows, columns, beyond):
+            whole = np.full((case.batch, rows, (columns + 7) // 8 * 8 + beyond), np.nan, "float32")
+            whole[:, :, :columns] = rng.standard_normal((case.batch, rows, columns))
+            whole = whole.astype(dtype)
+            whole.setflags(write=False)
+            return whole, whole[:, :, :columns].astype(np.float64)
+
+        a, x = operand(*((case.k, case.m) if across else (case.m, case.k)), case.beyond_a)
+        b, y = operand(*((case.n, case.k) if along else (case.k, case.n)), case.beyond_b)
+        c = np.full((case.batch, case.m, case.n), np.nan, "float32").astype(dtype)
+        bias = rng.standard_normal(case.n).astype(dtype)
+        residual = rng.standard_normal(c.shape).astype(dtype)
+        sizes = [case.batch, case.m, case.n, case.k, a.shape[2], b.shape[2], case.activation, case.flags]
+        given = [bias if case.flags & BIAS else c, residual if case.flags & RESIDUAL else c]
+        emulator.Emulated(self.library, self.target, **options).launch(self.kernel.symbol, [a, b, c, *given], sizes)
+
+        x, y = x.transpose(0, 2, 1) if across else x, y.transpose(0, 2, 1) if along else y
+        expected = x @ y + (bias.astype(np.float64) if case.flags & BIAS else 0)
+        expected = ACTIVATIONS[case.activation](expected)
+        expected = expected + (residual.astype(np.float64) if case.flags & RESIDUAL else 0)
+        # One rounding of the result, and the sums' own in float32.
+        bound = 0.51 * float(ml_dtypes.finfo(dtype).eps) * np.abs(expected) + 1e-6 * (np.abs(x) @ np.abs(y)) + 2e-5
+        return c, expected, bound
+
+    def check(self, case, seed=0, **options):
+        """Fails where the result is too far from the reference, or is not a number."""
+        c, expected, bound = self.run(case, seed, **options)
+        far = ~(np.abs(c.astype(np.float64) - expected) <= bound)
+        assert not far.any(), f"{self.workload} {case}: {far.sum()} of {far.size} wrong, first at {np.argwhere(far)[0]}"
+        return c
