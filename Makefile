@@ -15,6 +15,9 @@ MAKEFLAGS += --no-print-directory --no-builtin-rules
 PYTHON ?= python3
 DEMO_ARGS ?=
 BENCH_ARGS ?= all
+GPU_PYTHON ?= $(PYTHON)
+GPU_EXPORT_ARGS ?=
+GPU_CHECK_ARGS ?=
 # A process a core: most tests compute little and wait for processes of their own.
 PYTEST_ARGS ?= -n logical --maxprocesses 8
 NAMES ?=
@@ -51,11 +54,11 @@ $(if $(wildcard tvmops/_C*.so),,$(shell rm -f $(EXT_STAMP)))
 
 say = @printf '\n== %s\n' "$(1)"
 
-.PHONY: help demo test test-native test-python test-exhaustive bench lint format env pack build clean distclean
+.PHONY: help demo test test-native test-python test-exhaustive bench gpu-export gpu-check lint format env pack build clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
-	@printf '\nPYTHON=%s; DEMO_ARGS, BENCH_ARGS, PYTEST_ARGS and NAMES are passed on.\n' '$(PYTHON)'
+	@printf '\nPYTHON=%s; DEMO_ARGS, BENCH_ARGS, GPU_EXPORT_ARGS, GPU_CHECK_ARGS, PYTEST_ARGS and NAMES are passed on.\n' '$(PYTHON)'
 
 demo: build ## MiniLM sentence embeddings: torch.nn.Linear against tvmops.nn.Linear
 	$(call say,demo: examples/minilm.py)
@@ -84,6 +87,14 @@ test-exhaustive: build ## pointwise functions at all 2**32 float32 numbers, NAME
 bench: build ## the benchmark suite, BENCH_ARGS="matmul --threads 1" for a part
 	$(call say,benchmarks)
 	@$(PY) -m benchmarks $(BENCH_ARGS)
+
+gpu-export: $(PROJECT_STAMP) ## kernels for GPUs as sources, to be carried to a machine with one: build/gpu-check
+	$(call say,kernels for GPUs)
+	@$(IN_VENV) $(PY) -m benchmarks.gpu.export $(GPU_EXPORT_ARGS)
+
+# With GPU_PYTHON, whose torch has CUDA; not with the environment, whose torch has none.
+gpu-check: ## check and time those kernels on this machine's GPU, in ten minutes; needs nvcc and torch, no TVM
+	@$(GPU_PYTHON) -m benchmarks.gpu $(GPU_CHECK_ARGS)
 
 lint: $(ENV_STAMP) ## ruff, mypy, clang-format (changes nothing)
 	$(call say,lint)

@@ -123,7 +123,7 @@ def write(directory: Path, requests: list[tuple[DeviceRequest, str]]) -> Path:
     (directory / device_files.SOURCES).mkdir(parents=True)
     for name in ("benchmarks", "codegen", "csrc", "tvmops", "tests"):
         (directory / name).symlink_to(ROOT / name)
-    about = {"sm_80": {"capability": [8, 0], "nvcc": []}}
+    about = {"sm_80": {"capability": [8, 0]}}
     (directory / device_files.TARGETS).write_text(json.dumps(about))
     for one, text in requests:
         one.file(directory).write_text(text)

@@ -15,6 +15,7 @@ from benchmarks.gpu import preflight, timing
 from benchmarks.gpu.devices import Host
 from benchmarks.gpu.session import PARTS, Budget
 from codegen.commands import app
+from codegen.errors import CodegenError
 from codegen.measure import device_files
 from codegen.records import store
 
@@ -26,9 +27,18 @@ BESIDE = GOOD.replace("return 0;", "c[batch * m * n] = 1; return 0;")
 SILENT = GOOD.replace("  return 0;", "  c[0] = NAN; return 0;")
 
 
+# What a machine with a GPU may lack.
+LACKING = ("tvm", "tvm_ffi", "jsonschema", "ortools", "rich", "scipy", "sklearn", "typer", "xgboost")
+
+
 def check(directory: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    """Runs the check in a batch, as on a machine that lacks all that it may."""
+    blocked = directory.parent / "blocked"
+    blocked.mkdir(exist_ok=True)
+    for name in LACKING:
+        (blocked / f"{name}.py").write_text(f"raise ImportError('{name} is not here')\n")
     command = [sys.executable, "-m", "benchmarks.gpu", str(directory), "--device", "emulated", "--minutes", "2", *more]
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    env = {**os.environ, "PYTHONPATH": str(blocked)}
     return subprocess.run(command, cwd=directory, env=env, capture_output=True, text=True, timeout=300)
 
 
@@ -167,14 +177,19 @@ def test_without_a_gpu_it_says_so(arguments, tmp_path):
 @pytest.mark.parametrize(
     ("there", "said"),
     [
-        ([], "nvcc is not on the PATH"),
+        ([], "no nvcc"),
         (["nvcc"], "there is no C++ compiler"),
         (["nvcc", "c++"], "is built without CUDA"),
     ],
 )
 def test_what_is_missing_is_named(monkeypatch, tmp_path, there, said):
+    def find() -> None:
+        if "nvcc" not in there:
+            raise CodegenError("no nvcc")
+
     for name in there:
         (tmp_path / name).touch(mode=0o755)
+    monkeypatch.setattr(preflight.nvcc, "find", find)
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setattr(preflight, "gpus", lambda: (1, 13000))

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmarks.gpu.compilers import CompileError, compile_source
+from codegen.export import nvcc
 from codegen.measure.device_files import DeviceRequest
-
-_USED = re.compile(r"Used (\d+) registers")
-_SPILLED = re.compile(r"(\d+) bytes spill stores")
 
 
 @dataclass(frozen=True)
@@ -42,8 +39,8 @@ def cores() -> int:
 class Builds:
     """Libraries that are being made. What an earlier run made is taken as it is."""
 
-    def __init__(self, device: str, directory: Path, options: Sequence[str], jobs: int) -> None:
-        self._device, self._directory, self._options = device, directory, list(options)
+    def __init__(self, device: str, directory: Path, jobs: int) -> None:
+        self._device, self._directory = device, directory
         self._pool = ThreadPoolExecutor(jobs)
         self._futures: dict[str, Future[Built]] = {}
 
@@ -83,13 +80,15 @@ class Builds:
             source, include = request.file(self._directory), self._directory / "csrc" / "runtime"
             try:
                 said.parent.mkdir(parents=True, exist_ok=True)
-                text = compile_source(self._device, source, include, self._options, made)
+                text = compile_source(self._device, source, include, request.target, made)
             except CompileError as error:
                 return Built(None, _first(str(error)))
             said.write_text(text)
-        text = said.read_text()
-        registers = max(map(int, _USED.findall(text)), default=0)
-        return Built(made, "", registers, max(map(int, _SPILLED.findall(text)), default=0))
+        usages = nvcc.usages(said.read_text())
+        registers, spilled = (
+            max((getattr(u, name) for u in usages), default=0) for name in ("registers", "spill_stores")
+        )
+        return Built(made, "", registers, spilled)
 
 
 def _first(said: str) -> str:

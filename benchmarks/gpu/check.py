@@ -36,8 +36,8 @@ def _say(text: str) -> None:
 
 
 @contextlib.contextmanager
-def _opened(args: argparse.Namespace) -> Iterator[tuple[Session, Client, list[str]]]:
-    """The session on this card, its worker, and nvcc's options for it."""
+def _opened(args: argparse.Namespace) -> Iterator[tuple[Session, Client]]:
+    """The session on this card, and its worker."""
     emulated = args.device == "emulated"
     targets = device_files.targets(args.directory)
     every = device_files.requests(args.directory)
@@ -50,10 +50,10 @@ def _opened(args: argparse.Namespace) -> Iterator[tuple[Session, Client, list[st
             raise Unable(preflight.LACKING, f"the GPU can't be used: {card['reason']}")
         about = card["about"]
         major, minor = about["capability"]
-        here = [n for n, t in targets.items() if emulated or device_files.suits((major, minor), n, t)]
-        if args.target:
-            here = [n for n in here if n in args.target]
-        requests = [r for r in every.values() if r.target in here]
+        suiting = [n for n, t in targets.items() if device_files.suits((major, minor), n, t)]
+        here = max(suiting, key=lambda n: targets[n]["capability"], default=None)
+        here = args.target or (next(iter(targets)) if emulated else here)
+        requests = [r for r in every.values() if r.target == here]
         if not requests:
             raise Unable(
                 preflight.NO_KERNELS,
@@ -62,7 +62,7 @@ def _opened(args: argparse.Namespace) -> Iterator[tuple[Session, Client, list[st
         machine = {"cpu": _cpu(), "threads": 1, **versions, **{k: about[k] for k in ("gpu",) if k in about}}
         session = Session(args.directory, args.device, budget, machine, requests)
         session.keep_part("card", {"about": about, "peaks": card["peaks"]})
-        yield session, client, [option for name in here[:1] for option in targets[name]["nvcc"]]
+        yield session, client
     finally:
         client.close()
 
@@ -70,9 +70,9 @@ def _opened(args: argparse.Namespace) -> Iterator[tuple[Session, Client, list[st
 def run(args: argparse.Namespace) -> int:
     """All parts that were asked for, then the table; an interruption leads there, too."""
     wanted = [name for name in PARTS if name in (args.parts or PARTS)]
-    with _opened(args) as (session, client, options):
+    with _opened(args) as (session, client):
         _say(f"{session.machine['gpu']}: {len(session.requests)} kernels, {args.minutes:g} minutes")
-        builds = Builds(args.device, args.directory, options, args.jobs)
+        builds = Builds(args.device, args.directory, args.jobs)
         with_extension = "tests" in wanted and args.device == "cuda"
         extension = Extension(args.directory, args.jobs) if with_extension else None
         try:
@@ -120,7 +120,7 @@ def main(arguments: list[str] | None = None, root: Path | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=10.0, help="that all may take together (%(default)g)")
     parser.add_argument("--jobs", type=int, default=cores(), help="compilers at a time (%(default)d)")
     parser.add_argument("--parts", type=lambda t: t.split(","), metavar="A,B", help=f"of {', '.join(PARTS)} (all)")
-    parser.add_argument("--target", action="append", help="only kernels for this one; repeatable")
+    parser.add_argument("--target", help="whose kernels are looked at (the best that the GPU runs)")
     parser.add_argument(
         "--device", choices=("cuda", "emulated"), default="cuda", help="emulated: for tests, on the CPU"
     )

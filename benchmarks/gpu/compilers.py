@@ -7,29 +7,30 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+from codegen.export import nvcc
+
 
 class CompileError(RuntimeError):
     """A source could not be compiled; the text is the compiler's."""
 
 
-def compile_source(name: str, source: Path, include: Path, options: Sequence[str], made: Path) -> str:
-    """Compiles the source of a kernel into a shared library for the device of that name.
+def compile_source(device: str, source: Path, include: Path, architecture: str, made: Path) -> str:
+    """Compiles the source of a kernel into a shared library for a device, "cuda" or "emulated".
 
     Returns:
         What the compiler said, ptxas's report on registers among it.
 
     Raises:
         CompileError: it refuses the source.
+        CodegenError: there is no nvcc.
     """
     made.parent.mkdir(parents=True, exist_ok=True)
-    if name != "cuda":
+    if device != "cuda":
         return _compile_host(source, include, made)
     temporary = made.with_suffix(".tmp.so")
-    command = [
-        *("nvcc", "-shared", "-O3", "-std=c++17", "-Xcompiler", "-fPIC", "-Xptxas", "-v"),
-        *options,
-        *("-I", str(include), "-o", str(temporary), str(source)),
-    ]
+    # Without nvcc.FLAGS' hidden symbols: ctypes looks them up.
+    options = ["-shared", "-O3", "-std=c++17", "-Xcompiler", "-fPIC", "-Xptxas", "-v", nvcc.gencode(architecture)]
+    command = [nvcc.find().nvcc, *options, "-I", str(include), "-o", str(temporary), str(source)]
     return _run(command, temporary, made)
 
 

@@ -12,7 +12,7 @@ from statistics import geometric_mean
 from typing import Any
 
 from benchmarks.gpu.build import Builds, Built, Extension
-from benchmarks.gpu.process import Client
+from benchmarks.gpu.process import Client, environment
 from benchmarks.gpu.session import Session
 from codegen.measure.device_files import DeviceRequest
 
@@ -185,8 +185,8 @@ def tests(session: Session, extension: Extension, say: Say) -> None:
     folder = session.directory / "tests" / "cuda"
     if not why and not folder.is_dir():
         why = "no tests were carried along"
-    if not why and subprocess.run([sys.executable, "-c", "import pytest"], capture_output=True).returncode:
-        why = "pytest is not installed; the kernels' own checks ran all the same"
+    if not why and subprocess.run([sys.executable, "-c", "import pytest, hypothesis"], capture_output=True).returncode:
+        why = "pytest or hypothesis is not installed; the kernels' own checks ran all the same"
     if why:
         session.keep_part("tests", {"status": "left out", "reason": why})
         say(f"tests: {why}")
@@ -211,7 +211,7 @@ def sanitizer(session: Session, builds: Builds, say: Say) -> None:
     if not ids:
         return
     command = [tool, "--tool", "memcheck", "--error-exitcode", "9", sys.executable, "-m", "benchmarks.gpu.sanitized"]
-    env = {**os.environ, "PYTHONPATH": str(session.directory), "PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
+    env = {**environment(session.directory), "PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
     limit = max(20.0, session.budget.left("sanitizer"))
     command += [str(session.directory), str(int(limit * 0.6)), *ids]
     found = run(command, session.directory, env, limit, session.path.with_name("sanitizer.log"))

@@ -10,6 +10,9 @@ import shutil
 import subprocess
 import sys
 
+from codegen.errors import CodegenError
+from codegen.export import nvcc
+
 NO_GPU, LACKING, NO_KERNELS = 3, 4, 5
 _ASK = """
 import json, torch
@@ -52,8 +55,10 @@ def check() -> dict[str, str]:
     if not count:
         why = "there is no NVIDIA driver" if not version else "the driver finds none"
         raise Unable(NO_GPU, f"no GPU here ({why}): nothing was checked")
-    if not shutil.which("nvcc"):
-        raise Unable(LACKING, "nvcc is not on the PATH: the kernels can't be compiled")
+    try:
+        nvcc.find()
+    except CodegenError as error:
+        raise Unable(LACKING, str(error)) from None
     compiler = shlex.split(os.environ.get("CXX", "c++"))
     if not shutil.which(compiler[0]):
         raise Unable(LACKING, f"there is no C++ compiler {compiler[0]!r}: set CXX, or put c++ on the PATH")

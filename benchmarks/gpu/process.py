@@ -16,6 +16,11 @@ from typing import Any
 START = 120.0
 
 
+def environment(root: Path) -> dict[str, str]:
+    """Of a process that finds the packages in ``root`` before others."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(root), *filter(None, [os.environ.get("PYTHONPATH")])])}
+
+
 class Client:
     """Asks a worker one thing after the other; a new one takes the place of one that crashed or hung."""
 
@@ -53,7 +58,7 @@ class Client:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.gpu.worker", self._device],
             cwd=self._root,
-            env={**os.environ, "PYTHONPATH": str(self._root)},
+            env=environment(self._root),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,

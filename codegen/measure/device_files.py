@@ -1,6 +1,6 @@
 """What a batch of GPU kernels holds: sources, what to ask about each, and what was found. No TVM here.
 
-- ``targets.json``: by target its compute capability, and what nvcc is told.
+- ``targets.json``: by target its compute capability.
 - ``requests.jsonl``: a :class:`DeviceRequest` a line; ``sources/ID.cu`` is the source of each.
 - ``results/CARD.jsonl``: a :class:`.batch_files.Result` a line, as they come; of two of a kernel the later one counts.
 """
@@ -121,7 +121,7 @@ def requests(directory: Path) -> dict[str, DeviceRequest]:
 
 
 def targets(directory: Path) -> dict[str, dict[str, Any]]:
-    """What a batch says of its targets: ``capability`` [major, minor] and ``nvcc``, a list of options.
+    """What a batch says of its targets: ``capability``, [major, minor].
 
     Raises:
         CodegenError: the file is not there, or broken.
