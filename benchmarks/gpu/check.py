@@ -16,11 +16,15 @@ from pathlib import Path
 
 from benchmarks.gpu import parts, preflight, table
 from benchmarks.gpu.build import Builds, Extension, cores
+from benchmarks.gpu.packs import Pack
 from benchmarks.gpu.preflight import Unable
 from benchmarks.gpu.process import Client
 from benchmarks.gpu.session import PARTS, Budget, Session
 from codegen.errors import CodegenError
 from codegen.measure import device_files
+
+#: Parts that can fail.
+CHECKS = ("calls", "tests", "sanitizer")
 
 
 def _cpu() -> str:
@@ -73,8 +77,9 @@ def run(args: argparse.Namespace) -> int:
     with _opened(args) as (session, client):
         _say(f"{session.machine['gpu']}: {len(session.requests)} kernels, {args.minutes:g} minutes")
         builds = Builds(args.device, args.directory, args.jobs)
-        with_extension = "tests" in wanted and args.device == "cuda"
-        extension = Extension(args.directory, args.jobs) if with_extension else None
+        through = args.device == "cuda" and {"calls", "tests"} & {*wanted}
+        extension = Extension(args.directory, args.jobs) if through else None
+        pack = Pack(args.directory, session.requests[0].target, args.jobs) if through else None
         try:
             builds.start(sorted(session.requests, key=lambda r: (not r.shipped, r.seconds)))
             left = builds.wait(session.budget.left("build")) if "build" in wanted else 0
@@ -83,7 +88,9 @@ def run(args: argparse.Namespace) -> int:
             )
             if "time" in wanted:
                 parts.time_shipped(session, client, builds, _say)
-            if extension is not None:
+            if extension is not None and pack is not None and "calls" in wanted:
+                parts.calls(session, extension, pack, _say)
+            if extension is not None and "tests" in wanted:
                 parts.tests(session, extension, _say)
             if "sanitizer" in wanted and args.device == "cuda":
                 parts.sanitizer(session, builds, _say)
@@ -97,8 +104,8 @@ def run(args: argparse.Namespace) -> int:
             _say("interrupted; what was measured is kept")
         finally:
             builds.close()
-            if extension is not None:
-                extension.close()
+            for background in filter(None, (extension, pack)):
+                background.close()
         text = "\n".join(table.lines(session))
         session.path.with_suffix(".txt").write_text(text + "\n")
         _say(f"\n{text}\n\nresults: {session.path} (bring that folder back; tvmops-codegen measure import)")
@@ -108,7 +115,7 @@ def run(args: argparse.Namespace) -> int:
 def failed(session: Session) -> bool:
     """Whether something was wrong: a kernel that ships, a test, or what the sanitizer saw."""
     kernels = any(session.known.get(r.id, {"status": "ok"})["status"] != "ok" for r in session.shipped)
-    return kernels or any(session.parts.get(n, {}).get("status") in ("failed", "hung") for n in ("tests", "sanitizer"))
+    return kernels or any(session.parts.get(n, {}).get("status") in ("failed", "hung") for n in CHECKS)
 
 
 def main(arguments: list[str] | None = None, root: Path | None = None) -> int:

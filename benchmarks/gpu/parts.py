@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import shutil
 import subprocess
@@ -12,6 +14,7 @@ from statistics import geometric_mean
 from typing import Any
 
 from benchmarks.gpu.build import Builds, Built, Extension
+from benchmarks.gpu.packs import Pack
 from benchmarks.gpu.process import Client, environment
 from benchmarks.gpu.session import Session
 from codegen.measure.device_files import DeviceRequest
@@ -175,6 +178,34 @@ def inductor(session: Session, client: Client, builds: Builds, say: Say) -> None
             session.keep(request, {"status": "ok", "more": more})
         session.keep(request, {"status": "ok", "more": {"inductor": True}})
         say(f"inductor: {request.workload}")
+
+
+def calls(session: Session, extension: Extension, pack: Pack, say: Say) -> None:
+    """The kernels that ship, called through the extension."""
+    left = session.budget.left("calls")
+    why = extension.wait(left) or pack.wait(session.budget.left("calls"))
+    if why:
+        session.keep_part("calls", {"status": "left out", "reason": why})
+        say(f"calls: {why}")
+        return
+    ids = [r.id for r in session.shipped if session.ok(r) and "call" not in session.known[r.id].get("more", {})]
+    command = [sys.executable, "-m", "benchmarks.gpu.calls", session.device, str(session.directory), str(pack.path)]
+    log = session.path.with_name("calls.log")
+    limit = max(20.0, session.budget.left("calls"))
+    done = run([*command, *ids], session.directory, environment(session.directory), limit, log)
+    found = []
+    for line in log.read_text(errors="replace").splitlines():
+        with contextlib.suppress(ValueError):
+            found.append(json.loads(line))
+    by_id = {r.id: r for r in session.requests}
+    for one in found:
+        request = by_id[one.pop("id")]
+        session.keep(request, {"status": "ok", "more": {"call": one}})
+    bad = [one for one in found if one["status"] != "ok"]
+    status = "failed" if bad or done["status"] == "failed" else done["status"]
+    reason = bad[0]["reason"] if bad else f"{len(found)} of {len(ids)} kernels were called and are right"
+    session.keep_part("calls", {"status": status, "reason": reason, "log": log.name})
+    say(f"calls: {status}: {reason}")
 
 
 def tests(session: Session, extension: Extension, say: Say) -> None:

@@ -25,13 +25,14 @@ def lines(session: Session) -> Iterator[str]:
     rows = [row for request in best for row in _rows(session, request, peaks)]
     yield from _table([HEADER, *rows])
     yield from _summary(session, best)
+    yield from _calls(session)
     for request in session.requests:
         answer = session.known.get(request.id)
         if answer and answer["status"] != "ok":
             what = "ships" if request.shipped else "candidate"
             name = f"{request.workload} {request.target} {request.space} ({what})"
             yield f"{answer['status']}: {name}: {answer['reason']}"
-    for name in ("tests", "sanitizer"):
+    for name in ("calls", "tests", "sanitizer"):
         if name in session.parts:
             yield f"{name}: {session.parts[name]['status']}: {session.parts[name]['reason']}"
 
@@ -85,6 +86,15 @@ def _table(rows: list[tuple[str, ...]]) -> Iterator[str]:
         yield "  ".join(cell.ljust(width) if i < 3 else cell.rjust(width) for i, (cell, width) in cells).rstrip()
         if not number:
             yield "  ".join("-" * width for width in widths)
+
+
+def _calls(session: Session) -> Iterator[str]:
+    """What a call of tvmops takes from the host's side, launching included."""
+    for request in session.shipped:
+        call = session.known.get(request.id, {}).get("more", {}).get("call", {})
+        if call.get("status") == "ok":
+            mine, its = (1e6 * call[name] for name in ("call_seconds", "aten_call_seconds"))
+            yield f"a call of {request.workload} at {call['point']}: {mine:.1f} us, ATen {its:.1f} us"
 
 
 def _summary(session: Session, best: list[DeviceRequest]) -> Iterator[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from statistics import median, quantiles
 
 from benchmarks.gpu.devices import Call, Device
@@ -12,8 +13,8 @@ from benchmarks.timing import order
 
 # At least so many samples of each peer, however little time is left.
 FEWEST = 3
-# Launches in one sample at most: a graph of more takes long to make.
-MOST = 1024
+# Calls in one graph at least, if they are short: from one graph to the next the device waits a little.
+GRAPH, SHORT = 16, 2e-4
 
 
 def sets(device: Device, moved: int) -> int:
@@ -37,14 +38,13 @@ def interleaved(
         for call in calls:
             call()
         device.synchronize()
-        once = min(device.elapsed(lambda calls=calls: [call() for call in calls]) for _ in range(2))  # type: ignore[misc]
-        turns = math.ceil(device.sample / max(once, 1e-9))
-        turns = max(1, min(turns, MOST // len(calls)))
-        ready[name] = (device.repeated([*calls] * turns), turns * len(calls))
+        once = min(device.elapsed(partial(_all, calls)) for _ in range(2)) / len(calls)
+        every = [*calls] * (math.ceil(GRAPH / len(calls)) if once < SHORT else 1)
+        graph = device.repeated(every)
+        took = min(device.elapsed(graph) for _ in range(3))  # the first replay also uploads it
+        turns = max(1, math.ceil(device.sample / took))
+        ready[name] = (partial(_all, [graph] * turns), turns * len(every))
     names, found = list(ready), {name: list[float]() for name in ready}
-    for name in names:  # a graph's first replay also uploads it
-        ready[name][0]()
-    device.synchronize()
     start = time.monotonic()
     for turn in range(rounds):
         if turn >= FEWEST and time.monotonic() - start > seconds:
@@ -53,6 +53,11 @@ def interleaved(
             run, count = ready[name]
             found[name].append(device.elapsed(run) / count)
     return found
+
+
+def _all(calls: Sequence[Call]) -> None:
+    for call in calls:
+        call()
 
 
 def spread(values: Sequence[float]) -> float:

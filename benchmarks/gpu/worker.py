@@ -44,7 +44,8 @@ def relative_error(result: Tensor, exact: Tensor) -> float:
     return float(torch.linalg.vector_norm(difference)) / (norm or 1.0)
 
 
-def _tuple(value: Any) -> tuple[Tensor, ...]:
+def as_tuple(value: Any) -> tuple[Tensor, ...]:
+    """The results of an operator that may have one or several."""
     return tuple(value) if isinstance(value, tuple | list) else (value,)
 
 
@@ -93,7 +94,7 @@ class Worker:
             for once, again in zip(first, problem.outputs, strict=True):
                 if not torch.equal(once.nan_to_num(nan=1e4), again.nan_to_num(nan=1e4)):
                     raise WrongError(f"{point.text}: two runs differ")
-            worst = max(worst, self._errors(problem, _tuple(problem.exact())))
+            worst = max(worst, self._errors(problem, as_tuple(problem.exact())))
         return {"status": "ok", "error": worst[0], "aten_error": worst[1]}
 
     def _errors(self, problem: cases.Problem, exact: tuple[Tensor, ...]) -> tuple[float, float]:
@@ -103,7 +104,7 @@ class Worker:
             WrongError: one is too large.
         """
         try:
-            theirs: tuple[Tensor | None, ...] = _tuple(problem.aten())
+            theirs: tuple[Tensor | None, ...] = as_tuple(problem.aten())
         except RuntimeError:  # ATen lacks it on this device
             theirs = (None,) * len(exact)
         worst = (0.0, 0.0)
@@ -174,9 +175,9 @@ class Worker:
         kernel.bind(problem.buffers, problem.sizes, problem.params)()
         self.device.synchronize()
         if problem.flops <= EXACT_FLOPS:
-            exact = _tuple(problem.exact())
+            exact = as_tuple(problem.exact())
         else:
-            exact = _tuple(problem.traced(*(x.float() if isinstance(x, Tensor) else x for x in problem.traced_args)))
+            exact = as_tuple(problem.traced(*(x.float() if isinstance(x, Tensor) else x for x in problem.traced_args)))
         self._errors(problem, exact)
 
 
