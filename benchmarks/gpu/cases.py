@@ -102,11 +102,12 @@ def _gemm(request: DeviceRequest, workload: Workload, point: Point, seed: int, d
         x = torch.randn(shape, generator=generator, device=device.where, dtype=torch.float32)
         return x.mul_(scale).to(dtype)
 
-    def matrix(rows: int, columns: int, scale: float = 1.0) -> Tensor:
-        return randn(batch, rows, columns + pad, scale=scale)[:, :, :columns]
+    def matrix(rows: int, columns: int, scale: float = 1.0) -> tuple[Tensor, Tensor]:
+        memory = randn(batch, rows, columns + pad, scale=scale)
+        return memory, memory[:, :, :columns]
 
-    a = matrix(k, m) if a_turned else matrix(m, k)
-    b = matrix(n, k, k**-0.5) if b_turned else matrix(k, n, k**-0.5)
+    a_memory, a = matrix(k, m) if a_turned else matrix(m, k)
+    b_memory, b = matrix(n, k, k**-0.5) if b_turned else matrix(k, n, k**-0.5)
     c, around = _output((batch, m, n), dtype, device)
     name, _, more = point.epilogue.partition(" + ")
     activation = name if name in ACTIVATIONS else "none"
@@ -131,7 +132,7 @@ def _gemm(request: DeviceRequest, workload: Workload, point: Point, seed: int, d
     element = a.element_size()
     return Problem(
         point,
-        [a, b, c, c if bias is None else bias, c if residual is None else residual],
+        [a_memory, b_memory, c, c if bias is None else bias, c if residual is None else residual],
         [batch, m, n, k, a.stride(1), b.stride(1), list(ACTIVATIONS).index(activation), flags],
         [],
         [c],

@@ -79,8 +79,7 @@ def main(arguments: list[str] | None = None) -> int:
             raise CodegenError(f"{out} is not empty, and was not made by this command")
         out.mkdir(parents=True, exist_ok=True)
         carry(out)
-        every = device_batch.candidates(targets, args.samples, args.seed, args.records)
-        chosen = (one for one in every if args.workload in one.workload.key)
+        chosen = device_batch.candidates(targets, args.samples, args.seed, args.records, args.workload)
         written = device_batch.export(out, chosen, args.seed, _report)
     except CodegenError as error:
         print(f"error: {error}", file=sys.stderr)

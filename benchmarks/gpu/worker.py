@@ -14,7 +14,7 @@ import warnings
 from functools import partial
 from pathlib import Path
 from statistics import geometric_mean, median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -23,6 +23,9 @@ from benchmarks.gpu import cases, timing
 from benchmarks.gpu.devices import Call, Device, make
 from benchmarks.gpu.kernel import Kernel
 from codegen.measure.device_files import DeviceRequest, Point
+
+if TYPE_CHECKING:
+    from benchmarks.gpu.emulated import EmulatedKernel
 
 #: Relative Frobenius error against float64: at most so many times ATen's own, or what one rounding may cost.
 ERROR_FACTOR, ROUNDINGS = 2.0, 1.5
@@ -78,7 +81,7 @@ class Worker:
         Raises:
             WrongError: a result is wrong, not written, or something beside it was.
         """
-        kernel, worst = Kernel(library, request.symbol, self.device), (0.0, 0.0)
+        kernel, worst = self._kernel(request, library), (0.0, 0.0)
         for i, point in enumerate(points):
             problem = cases.problem(request, point, request.seed + i, self.device)
             problem.poison()
@@ -130,7 +133,7 @@ class Worker:
         check: bool,
     ) -> dict[str, Any]:
         """Median seconds of a kernel and of its peers, by point. With ``check``, the first result is looked at."""
-        kernel, found, notes = Kernel(library, request.symbol, self.device), [], []
+        kernel, found, notes = self._kernel(request, library), [], []
         for point in points:
             first = cases.problem(request, point, request.seed, self.device)
             if check:
@@ -165,7 +168,14 @@ class Worker:
         means = {name: geometric_mean(p[name] for p in found) for name in ("seconds", "aten_seconds")}
         return {"status": "ok", **means, "points": found, **({"notes": notes} if notes else {})}
 
-    def _look(self, kernel: Kernel, problem: cases.Problem) -> None:
+    def _kernel(self, request: DeviceRequest, library: Path) -> Kernel | EmulatedKernel:
+        if self.device.where.type == "cpu" and "__global__" in request.file(library.parents[2]).read_text():
+            from benchmarks.gpu.emulated import EmulatedKernel  # it needs TVM
+
+            return EmulatedKernel(library, request.symbol, request.target)
+        return Kernel(library, request.symbol, self.device)
+
+    def _look(self, kernel: Kernel | EmulatedKernel, problem: cases.Problem) -> None:
         """At the sizes that are timed.
 
         Raises:

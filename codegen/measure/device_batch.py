@@ -48,7 +48,9 @@ class Candidate:
     shipped: bool
 
 
-def candidates(targets: Iterable[GpuTarget], count: int, seed: int, records: Path | None = None) -> Iterator[Candidate]:
+def candidates(
+    targets: Iterable[GpuTarget], count: int, seed: int, records: Path | None = None, only: str = ""
+) -> Iterator[Candidate]:
     """For each workload that is tuned what ships, and of each of its spaces the default and ``count`` samples.
 
     Args:
@@ -56,11 +58,12 @@ def candidates(targets: Iterable[GpuTarget], count: int, seed: int, records: Pat
         count: of samples a space.
         seed: of the solver.
         records: a folder of records; what they hold is not proposed again, and the best of them ships.
+        only: workloads with this text in their key.
     """
     for target in targets:
         known = store.read(store.file_of(records, target.name)) if records else []
         for workload in ops.device_shipped(target):
-            if workload.op in ops.all_ops() and _is_tuned(workload):
+            if only in workload.key and _is_tuned(workload):
                 yield from _of(workload, target, count, seed, store.matching(known, workload, target.name))
 
 

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import threading
 from pathlib import Path
 
 from ...errors import CodegenError
@@ -46,10 +47,15 @@ def _run(command: list[str]) -> None:
         raise CodegenError(f"{command[0]} can't compile the emulated source: {lines[0]}") from None
 
 
+def _who() -> str:
+    """For names of files that no other process or thread uses meanwhile."""
+    return f"{os.getpid()}-{threading.get_ident()}"
+
+
 def _into(path: Path, command: list[str]) -> Path:
     """Runs a compiler whose output, ``-o``, becomes ``path`` when it is whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    unfinished = path.with_name(f"{path.name}.{_who()}.tmp")
     try:
         _run([*command, "-o", str(unfinished)])
         unfinished.replace(path)
@@ -113,7 +119,7 @@ def compile_object(text: str, cache: Path | None = None) -> Path:
     made = cache / _base() / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.o"
     if made.exists():
         return made
-    source = made.with_suffix(f".{os.getpid()}.cpp")
+    source = made.with_suffix(f".{_who()}.cpp")
     ahead = _header(cache)
     source.write_text(translate(text))
     try:
