@@ -17,7 +17,15 @@ from .translate import translate
 
 _HERE = Path(__file__).resolve().parent
 _RUNTIME, _INCLUDE = _HERE / "runtime", _HERE / "include"
-_COMMON = ["-std=c++17", "-fPIC", "-fvisibility=hidden", "-fno-strict-aliasing", "-march=native", "-w"]
+_COMMON = [
+    "-std=c++17",
+    "-fPIC",
+    "-fvisibility=hidden",
+    "-fno-strict-aliasing",
+    "-fno-gnu-unique",
+    "-march=native",
+    "-w",
+]
 # The runtime itself is not watched; device code is: each load and store, and each type's alignment.
 _DEVICE = [
     "-O1",

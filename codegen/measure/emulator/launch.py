@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import _ctypes
 import ctypes
 import mmap
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -45,12 +47,12 @@ class _Memory:
     def __init__(self, arrays: Sequence[np.ndarray[Any, Any] | None], workspace: int) -> None:
         spans = sorted({_span(a) for a in arrays if a is not None and a.nbytes})
         regions: list[list[int]] = []
-        for begin, end in spans:
+        for begin, end, offset in spans:
             if regions and begin < regions[-1][1]:
                 regions[-1][1] = max(regions[-1][1], end)
             else:
-                regions.append([begin, end])
-        sizes = [(end - begin + 256 + _PAGE) // _PAGE * _PAGE for begin, end in regions]
+                regions.append([begin, end, offset])
+        sizes = [(end - begin + 256 + _PAGE) // _PAGE * _PAGE for begin, end, _ in regions]
         total = sum(sizes) + _GAP * (len(sizes) + 2) + (workspace + _PAGE)
         self._map = mmap.mmap(
             -1, total, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0)
@@ -58,10 +60,10 @@ class _Memory:
         self._bytes = np.frombuffer(self._map, np.uint8)
         base = self._bytes.ctypes.data
         self.regions: list[tuple[int, int]] = []  # begin and end, where they are now
-        self._from: list[tuple[int, int]] = [(b, e) for b, e in regions]
+        self._from: list[tuple[int, int]] = [(begin, end) for begin, end, _ in regions]
         at = _GAP
-        for (begin, end), size in zip(self._from, sizes, strict=True):
-            start = base + at + begin % 256  # the same alignment as the array has
+        for (begin, end, offset), size in zip(regions, sizes, strict=True):
+            start = base + at + offset % 256
             self.regions.append((start, start + end - begin))
             at += size + _GAP
         self.workspace = base + at
@@ -91,8 +93,15 @@ class _Memory:
         array.reshape(-1).view(np.uint8)[:] = self._here(array)
 
 
-def _span(array: np.ndarray[Any, Any]) -> tuple[int, int]:
-    return array.ctypes.data, array.ctypes.data + array.nbytes
+def _span(array: np.ndarray[Any, Any]) -> tuple[int, int, int]:
+    """Begin and end of an array, and its offset in the memory that it is a view of, which begins where CUDA's would:
+    at a multiple of 256 bytes.
+    """
+    whole = array
+    while isinstance(whole.base, np.ndarray):
+        whole = whole.base
+    begin = array.ctypes.data
+    return begin, begin + array.nbytes, begin - whole.ctypes.data
 
 
 class Emulated:
@@ -125,6 +134,8 @@ class Emulated:
     ) -> None:
         about = find_gpu(target) if isinstance(target, str) else target
         self._library = ctypes.CDLL(str(path))
+        # Many libraries may come and go in one process, each with stacks for a whole block.
+        weakref.finalize(self, _ctypes.dlclose, self._library._handle)
         self._library.tvmops_emulator_failure.restype = ctypes.c_char_p
         major, minor = about.capability
         self._library.tvmops_emulator_device(major, minor, about.multiprocessors, about.shared_bytes)
@@ -189,26 +200,30 @@ class Emulated:
             if array.flags.writeable:
                 memory.write_to(array)
         said = self._library.tvmops_emulator_failure().decode()
-        self._library.tvmops_emulator_buffers(0, None, None, None, None)
+        self._library.tvmops_emulator_buffers(0, None, None, None, None, None)
         if code:
             raise EmulationError(said or f"the launcher of {symbol} returned the error {code}", code)
 
     def _register(self, memory: _Memory, buffers: Sequence[np.ndarray[Any, Any] | None], workspace: int) -> None:
         rows = []
         for begin, end in memory.regions:
-            inside = [a for a in buffers if a is not None and a.nbytes and begin <= memory.address(a) < end]
-            granule = min(1 << (min(a.itemsize, 8).bit_length() - 1) for a in inside)
-            rows.append((begin, end, granule, int(any(a.flags.writeable for a in inside))))
+            inside = [
+                i for i, a in enumerate(buffers) if a is not None and a.nbytes and begin <= memory.address(a) < end
+            ]
+            arrays = [a for i in inside if (a := buffers[i]) is not None]
+            granule = min(1 << (min(a.itemsize, 8).bit_length() - 1) for a in arrays)
+            rows.append((begin, end, granule, int(any(a.flags.writeable for a in arrays)), inside[0]))
         if workspace:
-            rows.append((memory.workspace, memory.workspace + workspace, 4, 1))
+            rows.append((memory.workspace, memory.workspace + workspace, 4, 1, -1))
         count = len(rows)
-        begins, ends, sizes, writable = zip(*rows, strict=True) if rows else ((), (), (), ())
+        begins, ends, sizes, writable, numbers = zip(*rows, strict=True) if rows else ((), (), (), (), ())
         self._library.tvmops_emulator_buffers(
             count,
             (ctypes.c_uint64 * count)(*begins),
             (ctypes.c_uint64 * count)(*ends),
             (ctypes.c_uint32 * count)(*sizes),
             (ctypes.c_int * count)(*writable),
+            (ctypes.c_int * count)(*numbers),
         )
 
 

@@ -61,7 +61,7 @@ def _matrix(i: Instruction) -> str:
 def _mma(i: Instruction) -> str:
     k, kind = int(i.parts[3].split("k")[1]), i.parts[7]
     registers = k // 4 if kind != "tf32" else k // 2
-    if kind != i.parts[8] or (kind == "tf32") == (k == 16) or (k == 4 and kind != "tf32"):
+    if kind != i.parts[8] or k == (16 if kind == "tf32" else 4):
         raise CodegenError(f"there is no instruction {i.opcode} (line {i.line})")
     d, a, b, c = (o.items for o in i.operands)
     if (len(d), len(a), len(b), len(c)) != (4, registers, registers // 2, 4):

@@ -38,6 +38,7 @@ struct Buffer {
   uintptr_t begin, end;
   uint32_t granule;  // bytes of an element
   bool writable;
+  int number;  // in the launch; -1: the workspace
 };
 void set_buffers(const Buffer* buffers, int count);
 void move_time(int warp);

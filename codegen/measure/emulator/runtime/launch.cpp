@@ -53,7 +53,8 @@ bool wanted(const char* function, cudaError_t* error) {
 }
 
 cudaError_t launch(const Kernel& kernel, dim3 grid, dim3 size, void** arguments, size_t dynamic) {
-  const char* name = kernel.name;
+  const char* colon = std::strchr(kernel.name, ':');  // after what tells sources apart
+  const char* name = colon ? colon + 1 : kernel.name;
   const uint64_t threads = uint64_t(size.x) * size.y * size.z;
   if (threads == 0 || threads > kThreads || size.z > 64) {
     return say(cudaErrorInvalidConfiguration, "%s: a block of (%u,%u,%u) threads", name, size.x, size.y, size.z);
@@ -291,9 +292,9 @@ EXPORT void tvmops_emulator_device(int major, int minor, int multiprocessors, ui
   device = {major, minor, multiprocessors, shared};
 }
 EXPORT void tvmops_emulator_buffers(int count, const uint64_t* begins, const uint64_t* ends, const uint32_t* granules,
-                                    const int* writable) {
+                                    const int* writable, const int* numbers) {
   std::vector<Buffer> all;
-  for (int i = 0; i < count; ++i) all.push_back({begins[i], ends[i], granules[i], writable[i] != 0});
+  for (int i = 0; i < count; ++i) all.push_back({begins[i], ends[i], granules[i], writable[i] != 0, numbers[i]});
   set_buffers(all.data(), count);
 }
 EXPORT void tvmops_emulator_fail(const char* function, int error) { wanted_errors[function] = error; }

@@ -35,6 +35,7 @@ struct Arena {
     if (at == MAP_FAILED) std::abort();
     memory = static_cast<char*>(at) + kMargin;
   }
+  ~Arena() { munmap(memory - kMargin, kSharedLimit + 2 * kMargin); }
 };
 
 char* arena() {
@@ -156,6 +157,14 @@ int find_buffer(uintptr_t at) {
   return -1;
 }
 
+void name_buffer(const Buffer& b, char (&text)[16]) {
+  if (b.number < 0) {
+    std::snprintf(text, sizeof text, "the workspace");
+  } else {
+    std::snprintf(text, sizeof text, "buffer %d", b.number);
+  }
+}
+
 [[noreturn]] void outside(uintptr_t at, size_t bytes, bool write, const char* what) {
   const char* verb = write ? "writes" : "reads";
   if (at < 4096) fail("%s %zu bytes at a null pointer (%s)", verb, bytes, what);
@@ -166,20 +175,22 @@ int find_buffer(uintptr_t at) {
     if (away < best) best = away, nearest = i;
   }
   const Buffer& b = buffers[nearest];
-  fail("%s %zu bytes that belong to no buffer (%s); nearest is buffer %d of %zu bytes, at offset %lld", verb, bytes,
-       what, nearest, static_cast<size_t>(b.end - b.begin), static_cast<long long>(at - b.begin));
+  char where[16];
+  name_buffer(b, where);
+  fail("%s %zu bytes that belong to no buffer (%s); nearest is %s of %zu bytes, at offset %lld", verb, bytes, what,
+       where, static_cast<size_t>(b.end - b.begin), static_cast<long long>(at - b.begin));
 }
 
 void buffer_access(const Thread& by, uintptr_t at, size_t bytes, bool write, bool atomic, const char* what) {
   const int found = find_buffer(at);
   if (found < 0 || at + bytes > buffers[found].end) outside(at, bytes, write, what);
   const Buffer& b = buffers[found];
-  if (write && !b.writable) fail("writes to buffer %d (%s), which is not an output", found, what);
+  char where[16];
+  name_buffer(b, where);
+  if (write && !b.writable) fail("writes to %s (%s), which is not an output", where, what);
   if (!options.races) return;
   const Stamp now = stamp(by);
   const size_t first = (at - b.begin) / b.granule, last = (at + bytes - 1 - b.begin) / b.granule;
-  char where[16];
-  std::snprintf(where, sizeof where, "buffer %d", found);
   for (size_t i = first; i <= last; ++i) {
     Cell& cell = buffer_cells[found][i];
     if (write) {

@@ -372,17 +372,27 @@ uint32_t active_mask(int line) {
   return mask;
 }
 
-char* stack_of(int number) {
-  static char* stacks = nullptr;
-  if (!stacks) {
-    void* memory = mmap(nullptr, kStack * (kThreads + 1), PROT_READ | PROT_WRITE,
-                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (memory == MAP_FAILED) std::abort();
-    stacks = static_cast<char*>(memory);
-    // The lowest page of each stays out of reach: a stack that is too small is a crash, not a wrong number.
-    for (int i = 0; i < kThreads; ++i) mprotect(stacks + kStack * i, 4096, PROT_NONE);
+namespace {
+
+// One mapping: a process may have only so many, and may load many libraries.
+struct Stacks {
+  char* memory;
+  Stacks() {
+    void* at =
+        mmap(nullptr, kStack * kThreads, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (at == MAP_FAILED) std::abort();
+    memory = static_cast<char*>(at);
   }
-  return stacks + kStack * number;
+  ~Stacks() { munmap(memory, kStack * kThreads); }
+};
+
+constexpr uint64_t kCanary = 0x6b636174735f6f6eull;
+
+}  // namespace
+
+char* stack_of(int number) {
+  static Stacks stacks;
+  return stacks.memory + kStack * static_cast<size_t>(number);
 }
 
 bool run_block(const Kernel& kernel, void** arguments) {
@@ -410,7 +420,8 @@ bool run_block(const Kernel& kernel, void** arguments) {
     t.index = {i % block.size.x, i / block.size.x % block.size.y, i / block.size.x / block.size.y};
     t.open.clear();
     t.groups.clear();
-    t.stack = prepare_stack(stack_of(i), kStack, fiber_main);
+    std::memcpy(stack_of(i), &kCanary, sizeof kCanary);
+    t.stack = prepare_stack(stack_of(i) + 64, kStack - 64, fiber_main);
     warps[t.warp].exists |= 1u << t.lane;
     warps[t.warp].alive = warps[t.warp].ready = warps[t.warp].exists;
   }
@@ -422,6 +433,11 @@ bool run_block(const Kernel& kernel, void** arguments) {
   self = first;
   switch_stack(&main_stack, first->stack);
   self = nullptr;
+  for (int i = 0; i < block.threads && !failed; ++i) {
+    if (std::memcmp(stack_of(i), &kCanary, sizeof kCanary) == 0) continue;
+    std::snprintf(failure, sizeof failure, "thread %d needs more than %zu bytes of stack", i, kStack);
+    failed = true;
+  }
   return !failed;
 }
 
