@@ -117,6 +117,20 @@ def _header(cache: Path) -> Path:
     return directory
 
 
+def _compiled(text: str, suffix: str, flags: list[str], cache: Path) -> Path:
+    made = cache / _base() / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.o"
+    if made.exists():
+        return made
+    made.parent.mkdir(parents=True, exist_ok=True)
+    source = made.with_suffix(f".{_who()}{suffix}")
+    source.write_text(translate(text) if suffix == ".cpp" else text)
+    try:
+        return _into(made, [_compiler(), *flags, "-c", str(source)])
+    finally:
+        if not os.environ.get("TVMOPS_EMULATOR_KEEP"):
+            source.unlink(missing_ok=True)
+
+
 def compile_object(text: str, cache: Path | None = None) -> Path:
     """The object file of a CUDA source, to be linked with :func:`link`. It is compiled once.
 
@@ -124,17 +138,17 @@ def compile_object(text: str, cache: Path | None = None) -> Path:
         CodegenError: the source is not understood, or does not compile.
     """
     cache = cache or default_cache()
-    made = cache / _base() / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.o"
-    if made.exists():
-        return made
-    source = made.with_suffix(f".{_who()}.cpp")
-    ahead = _header(cache)
-    source.write_text(translate(text))
-    try:
-        return _into(made, [_compiler(), f"-I{ahead}", *_flags(), *_DEVICE, "-c", str(source)])
-    finally:
-        if not os.environ.get("TVMOPS_EMULATOR_KEEP"):
-            source.unlink(missing_ok=True)
+    return _compiled(text, ".cpp", [f"-I{_header(cache)}", *_flags(), *_DEVICE], cache)
+
+
+def compile_host(text: str, cache: Path | None = None, language: str = "c") -> Path:
+    """The object file of a source in C, or in ``language`` "c++", that is not watched.
+
+    Raises:
+        CodegenError: it does not compile.
+    """
+    flags = [*_flags(), "-fvisibility=default", "-O1", "-x", language]
+    return _compiled(text, ".host", flags, cache or default_cache())
 
 
 def link(objects: list[Path], library: Path, cache: Path | None = None, extra: list[str] | None = None) -> Path:

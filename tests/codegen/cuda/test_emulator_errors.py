@@ -49,7 +49,8 @@ BAD = {
         r"nothing has written|thread \(0,0,0\) wrote with no barrier between",
     ),
     "no barrier before a write": (
-        f"{_LOAD} __syncthreads(); if (threadIdx.x < 32) s[threadIdx.x] = 0; else p1[threadIdx.x] = s[63 - threadIdx.x];",
+        f"{_LOAD} __syncthreads(); if (threadIdx.x < 32) s[threadIdx.x] = 0;"
+        "else p1[threadIdx.x] = s[63 - threadIdx.x];",
         r"writes shared address \d+ .*which thread \(\d+,0,0\) read with no barrier between",
     ),
     "no __syncwarp within a warp": (

@@ -131,6 +131,10 @@ struct Kernel {
 };
 void add_kernel(Kernel kernel);
 uint32_t reserve_shared(const char* kernel, uint32_t bytes, uint32_t alignment);
+// What the device is. A pack has one of these; what Python says later wins.
+struct DeviceFacts {
+  DeviceFacts(int major, int minor, int multiprocessors, uint32_t shared_bytes);
+};
 // For cudaGetDriverEntryPoint.
 struct DriverFunction {
   DriverFunction(const char* name, void* function);

@@ -4,6 +4,7 @@
 #include <cstdarg>
 #include <cstdio>
 #include <map>
+#include <mutex>
 #include <string>
 
 #include "internal.h"
@@ -16,7 +17,9 @@ struct Device {
   uint32_t shared_bytes = 227u << 10;  // that a block may ask for
 };
 Device device;
-cudaError_t last_error = cudaSuccess;
+cudaError_t last_error = cudaSuccess, told_error = cudaSuccess;
+char told[sizeof failure];  // of told_error
+std::mutex launching;       // one kernel runs at a time
 int current_device = 0;
 std::map<const void*, Kernel>& kernels() {
   static std::map<const void*, Kernel> all;
@@ -35,13 +38,18 @@ std::map<const void*, uint32_t> dynamic_limits;
 
 constexpr uint32_t kDefaultShared = 48u << 10;
 
+cudaError_t tell(cudaError_t error) {
+  std::memcpy(told, failure, sizeof told);
+  return told_error = last_error = error;
+}
+
 cudaError_t say(cudaError_t error, const char* format, ...) __attribute__((format(printf, 2, 3)));
 cudaError_t say(cudaError_t error, const char* format, ...) {
   va_list rest;
   va_start(rest, format);
   std::vsnprintf(failure, sizeof failure, format, rest);
   va_end(rest);
-  return last_error = error;
+  return tell(error);
 }
 
 bool wanted(const char* function, cudaError_t* error) {
@@ -81,10 +89,8 @@ cudaError_t launch(const Kernel& kernel, dim3 grid, dim3 size, void** arguments,
     block.number = static_cast<int>(number);
     block.index = {number % grid.x, number / grid.x % grid.y, number / grid.x / grid.y};
     if (!run_block(kernel, arguments)) {
-      last_error = cudaErrorLaunchFailure;
       const std::string said = failure;
-      std::snprintf(failure, sizeof failure, "%s: %s", name, said.c_str());
-      return last_error;
+      return say(cudaErrorLaunchFailure, "%s: %s", name, said.c_str());
     }
   }
   return cudaSuccess;
@@ -104,6 +110,10 @@ uint32_t reserve_shared(const char* kernel, uint32_t bytes, uint32_t alignment) 
   return start;
 }
 
+DeviceFacts::DeviceFacts(int major, int minor, int multiprocessors, uint32_t shared) {
+  device = {major, minor, multiprocessors, shared};
+}
+
 DriverFunction::DriverFunction(const char* name, void* function) { driver_functions()[name] = function; }
 
 }  // namespace emulator
@@ -119,6 +129,7 @@ cudaError_t cudaLaunchKernel(const void* function, dim3 grid, dim3 size, void** 
   if (wanted("cudaLaunchKernel", &error)) return error;
   const auto found = kernels().find(function);
   if (found == kernels().end()) return say(cudaErrorInvalidDeviceFunction, "this is not a kernel of the library");
+  const std::lock_guard<std::mutex> alone(launching);
   return launch(found->second, grid, size, arguments, shared);
 }
 
@@ -280,7 +291,10 @@ const char* cudaGetErrorName(cudaError_t error) {
       return "unrecognized error code";
   }
 }
-const char* cudaGetErrorString(cudaError_t error) { return cudaGetErrorName(error); }
+// A pack passes this on: what the emulator found, if that was the last error.
+const char* cudaGetErrorString(cudaError_t error) {
+  return error != cudaSuccess && error == told_error ? told : cudaGetErrorName(error);
+}
 
 #define EXPORT __attribute__((visibility("default")))
 
@@ -305,10 +319,4 @@ EXPORT const char* tvmops_emulator_failure() {
   failure[0] = 0;
   return text;
 }
-EXPORT void tvmops_emulator_device_about(int* major, int* minor, int* multiprocessors) {
-  *major = device.major;
-  *minor = device.minor;
-  *multiprocessors = device.multiprocessors;
-}
-
 }  // extern "C"

@@ -48,13 +48,18 @@ WideMeeting wide_meetings[kWarps];
 Warp warps[kWarps];
 Barrier barriers[kBarriers];
 std::vector<std::function<bool()>> idle_handlers;
-std::vector<void (*)()> block_handlers;
 int living, current_warp;
 void* main_stack = nullptr;
 bool failed;
 const Kernel* running;
 void** running_arguments;
 uint64_t random_state = 1;
+
+// Handlers register while the library is loaded, which may be before this file's variables are made.
+std::vector<void (*)()>& block_handlers() {
+  static std::vector<void (*)()> all;
+  return all;
+}
 
 void make_ready(Thread& t) {
   t.at = nullptr;
@@ -303,7 +308,7 @@ void wait_until(const char* name, int line, std::function<bool()> condition) {
 }
 
 void on_idle(std::function<bool()> handler) { idle_handlers.push_back(std::move(handler)); }
-void on_block(void (*handler)()) { block_handlers.push_back(handler); }
+void on_block(void (*handler)()) { block_handlers().push_back(handler); }
 
 void move_time(int warp) {
   block.clock[warp].seen[warp] = block.time[warp];
@@ -426,7 +431,7 @@ bool run_block(const Kernel& kernel, void** arguments) {
     warps[t.warp].alive = warps[t.warp].ready = warps[t.warp].exists;
   }
   clear_shared();
-  for (auto* handler : block_handlers) handler();
+  for (auto* handler : block_handlers()) handler();
   Thread* first = find_ready();
   warps[first->warp].ready &= ~(1u << first->lane);
   current_warp = first->warp;
