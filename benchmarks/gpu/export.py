@@ -8,7 +8,9 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+from benchmarks.gpu.packs import KERNELS
 from codegen.errors import CodegenError
+from codegen.export import device, nvcc, selection
 from codegen.measure import device_batch
 from codegen.measure.device_files import DeviceRequest
 from codegen.target import GPU_TARGETS, find_gpu
@@ -80,7 +82,9 @@ def main(arguments: list[str] | None = None) -> int:
         out.mkdir(parents=True, exist_ok=True)
         carry(out)
         chosen = device_batch.candidates(targets, args.samples, args.seed, args.records, args.workload)
-        written = device_batch.export(out, chosen, args.seed, _report)
+        written = device_batch.export(out, chosen, args.seed, _report, compiled=_can_compile())
+        kernels = [k for k in selection.kernels(targets, [args.records]) if args.workload in k.workload.key]
+        device.export(kernels, device.sources(kernels), out / KERNELS)
     except CodegenError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -89,6 +93,15 @@ def main(arguments: list[str] | None = None) -> int:
     size = sum(p.stat().st_size for p in out.rglob("*") if p.is_file()) / 2**20
     print(f"{out}: {', '.join(f'{n} for {t}' for t, n in counts.items())}; {size:.1f} MiB; see README.md there")
     return 0
+
+
+def _can_compile() -> bool:
+    try:
+        nvcc.find()
+    except CodegenError as error:
+        print(f"no times are predicted: {error}", file=sys.stderr)
+        return False
+    return True
 
 
 def _report(what: DeviceRequest | str) -> None:

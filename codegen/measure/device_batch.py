@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import random
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -14,8 +17,11 @@ import tvm
 
 from .. import ops, spaces
 from ..cuda.kernel import DeviceKernel
-from ..cuda.lower import emit
+from ..cuda.lower import DeviceSource, emit
 from ..errors import CodegenError
+from ..export import nvcc, sass
+from ..export.device import Compiled, predictions
+from ..export.pack import PackKernel, abi_header
 from ..ops._rows import RowsOperator
 from ..records import store
 from ..search.strategy import identity
@@ -118,14 +124,16 @@ def _samples(space: Space, count: int, seed: int, seen: set[Any]) -> Iterator[Ch
             yield choice
 
 
-def request_of(one: Candidate, seed: int = 0) -> tuple[DeviceRequest, str]:
-    """The request of a candidate, and its source.
+def request_of(one: Candidate, source: DeviceSource, predicted: Sequence[float | None], seed: int = 0) -> DeviceRequest:
+    """What is asked about a candidate.
 
-    Raises:
-        CodegenError: no source can be made of it.
+    Args:
+        one: the candidate.
+        source: that of the first of its kernels.
+        predicted: seconds, by point.
+        seed: of the data.
     """
     kernel = cast("list[DeviceKernel]", one.space.apply(one.choice))[0]
-    source = emit(kernel, one.target)
     driver, workload = one.space.driver, one.workload
     operator: Any = ops.load(workload.op)
     operands: list[list[Any]] = []
@@ -133,8 +141,8 @@ def request_of(one: Candidate, seed: int = 0) -> tuple[DeviceRequest, str]:
         program = next(iter(operator.variants(workload.dtype).values()))
         of = {o.name: o for o in program.operands}
         operands = [[name, of[name].role, of[name].written, of[name].dtype] for name in kernel.buffers]
-    points = device_points.points(workload, driver)
-    request = DeviceRequest(
+    decisive = device_points.decisive(workload, driver, flat=getattr(operator, "flat", False))
+    return DeviceRequest(
         workload=workload.key,
         target=one.target.name,
         space=one.space.name,
@@ -143,8 +151,8 @@ def request_of(one: Candidate, seed: int = 0) -> tuple[DeviceRequest, str]:
         symbol=kernel.symbol,
         params=dict(one.space.params(one.choice)),
         source=hashlib.sha256(source.text.encode()).hexdigest(),
-        points=[p.to_dict() for p in points],
-        predicted=[None for _ in points],
+        points=[p.to_dict() for p in device_points.points(workload, driver)],
+        predicted=list(predicted),
         seed=seed,
         strategy=one.strategy,
         trial=one.trial,
@@ -152,12 +160,38 @@ def request_of(one: Candidate, seed: int = 0) -> tuple[DeviceRequest, str]:
         workspace=source.workspace,
         shipped=one.shipped,
         operands=operands,
-        plan=[
-            [{"sizes": dict(sizes)} for sizes in bucket]
-            for bucket in device_points.decisive(workload, driver, flat=getattr(operator, "flat", False))
-        ],
+        plan=[[{"sizes": dict(sizes)} for sizes in bucket] for bucket in decisive],
     )
-    return request, source.text
+
+
+def source_of(one: Candidate) -> DeviceSource:
+    """The source of the first kernel of a candidate: of several, by activation, it stands for all.
+
+    Raises:
+        CodegenError: no source can be made of it.
+    """
+    try:
+        return emit(cast("list[DeviceKernel]", one.space.apply(one.choice))[0], one.target)
+    except (tvm.error.InternalError, ValueError) as error:
+        raise CodegenError(str(error).partition("\n")[0]) from None
+
+
+def predicted(one: Candidate, source: DeviceSource, folder: Path) -> list[float | None]:
+    """Compiles a source in ``folder``. Returns the seconds that the model expects at each point; needs nvcc.
+
+    Raises:
+        CodegenError: nvcc or the disassembler is missing or fails, or the kernel spills registers.
+    """
+    path = folder / f"{source.symbol}.cu"
+    path.write_text(source.text)
+    usages = nvcc.compile_source(path, path.with_suffix(".o"), one.target.name, [abi_header().parent])
+    nvcc.refuse_spills(usages, one.workload.key)
+    space, choice = one.space, one.choice
+    kernel = PackKernel(
+        one.workload, one.target, space.name, space.driver, choice, space.params(choice), space.apply(choice)[:1]
+    )
+    instructions = sass.disassemble(path.with_suffix(".o"))
+    return [p.seconds for p in predictions(Compiled(kernel, source, path.with_suffix(".o"), usages, instructions))]
 
 
 def export(
@@ -165,6 +199,8 @@ def export(
     chosen: Iterable[Candidate],
     seed: int = 0,
     report: Callable[[DeviceRequest | str], None] = lambda _: None,
+    *,
+    compiled: bool = True,
 ) -> list[DeviceRequest]:
     """Writes a batch: ``targets.json``, ``requests.jsonl``, the sources. What was there is replaced, but for results.
 
@@ -173,18 +209,31 @@ def export(
         chosen: what is written; one that no source can be made of is reported and left out.
         seed: of the data.
         report: told each request, or why there is none.
+        compiled: each is also compiled, to predict its times, and left out where it spills; needs nvcc.
     """
     (directory / device_files.SOURCES).mkdir(parents=True, exist_ok=True)
     written: list[DeviceRequest] = []
-    for one in chosen:
-        try:
-            request, text = request_of(one, seed)
-        except (CodegenError, tvm.error.InternalError, ValueError) as error:
-            report(f"{one.workload.key} {one.target.name} {one.space.name}: {str(error).partition(chr(10))[0]}")
-            continue
-        request.file(directory).write_text(text)
-        written.append(request)
-        report(request)
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool, tempfile.TemporaryDirectory(prefix="tvmops-") as temporary:
+        begun: list[tuple[Candidate, DeviceSource, Future[list[float | None]] | None]] = []
+        for one in chosen:
+            try:
+                source = source_of(one)
+            except CodegenError as error:
+                report(f"{_name(one)}: {error}")
+                continue
+            begun.append((one, source, pool.submit(predicted, one, source, Path(temporary)) if compiled else None))
+        for one, source, future in begun:
+            try:
+                seconds = (
+                    future.result() if future else [None] * len(device_points.points(one.workload, one.space.driver))
+                )
+            except CodegenError as error:
+                report(f"{_name(one)}: {error}")
+                continue
+            request = request_of(one, source, seconds, seed)
+            request.file(directory).write_text(source.text)
+            written.append(request)
+            report(request)
     kept = {r.file(directory).name for r in written}
     for stale in (directory / device_files.SOURCES).glob("*.cu"):
         if stale.name not in kept:
@@ -194,3 +243,8 @@ def export(
     about = {n: {"capability": list(GPU_TARGETS[n].capability)} for n in names}
     (directory / device_files.TARGETS).write_text(json.dumps(about, indent=1) + "\n")
     return written
+
+
+def _name(one: Candidate) -> str:
+    knobs = ",".join(f"{name}={value}" for name, value in one.choice.items())
+    return f"{one.workload.key} {one.target.name} {one.space.name} {knobs}"
