@@ -252,8 +252,15 @@ def translate(inside: str, line: int, number: int) -> str:
         register = _CONSTRAINTS[kind]
         if i < len(outputs) and "+" not in constraint:
             out.append(f"{register} a{i};")
+        elif constraint.strip("&") == "+f":
+            # The operand itself, whose address wgmma keeps: it changes after the statement.
+            out.append(f"{register}& a{i} = {expression};")
         else:
             out.append(f"{register} a{i} = emulator::bits_of<{register}>({expression});")
     out += [*declarations, *statements]
-    out += [f"emulator::put_bits({expression}, a{i});" for i, (_, expression) in enumerate(outputs)]
+    out += [
+        f"emulator::put_bits({expression}, a{i});"
+        for i, (constraint, expression) in enumerate(outputs)
+        if constraint.strip("&") != "+f"
+    ]
     return "{ " + " ".join(" ".join(o.split()) for o in out) + " }"

@@ -1,0 +1,116 @@
+"""Hopper's PTX instructions in C++: barriers in shared memory, TMA, setmaxnreg, wgmma. See runtime/hopper.h.
+
+Source of the semantics: PTX ISA 9.0, "mbarrier", "Data Movement and Conversion Instructions: Tensor copy",
+"Asynchronous Warpgroup Level Matrix Instructions".
+"""
+
+from __future__ import annotations
+
+import re
+
+from ...errors import CodegenError
+from .asm import Instruction, Operand, instruction
+
+_SHARED = r"(\.release|\.acquire|\.relaxed)?(\.cta|\.cluster)?\.shared(::cta)?\.b64"
+
+
+def _flag(value: bool) -> str:
+    return str(value).lower()
+
+
+@instruction(r"mbarrier\.init\.shared(::cta)?\.b64")
+def _init(i: Instruction) -> str:
+    return f"emulator::mbarrier_init({i.operands[0]}, {i.operands[1]}, {i.line});"
+
+
+def _barrier_of(i: Instruction) -> Operand:
+    """Of an arrival, which has no use for the state that it returns."""
+    place = i.operands[1]
+    if str(i.operands[0]) != "_" or not place.address:
+        raise CodegenError(f"{i.opcode} is known to the emulator only with _ for its state (line {i.line})")
+    return place
+
+
+@instruction(r"mbarrier\.arrive" + _SHARED)
+def _arrive(i: Instruction) -> str:
+    place = _barrier_of(i)
+    if len(i.operands) > 2:
+        raise CodegenError(f"{i.opcode} of several arrivals is not known to the emulator (line {i.line})")
+    return f"emulator::mbarrier_arrive({place}, -1, {i.line});"
+
+
+@instruction(r"mbarrier\.arrive\.expect_tx" + _SHARED)
+def _arrive_expect(i: Instruction) -> str:
+    return f"emulator::mbarrier_arrive({_barrier_of(i)}, static_cast<int64_t>({i.operands[2]}), {i.line});"
+
+
+@instruction(r"mbarrier\.expect_tx" + _SHARED)
+def _expect(i: Instruction) -> str:
+    return f"emulator::mbarrier_expect({i.operands[0]}, {i.operands[1]}, {i.line});"
+
+
+@instruction(r"mbarrier\.try_wait\.parity" + _SHARED)
+def _wait(i: Instruction) -> str:
+    # It may return early, and a program must then try again; here it does not.
+    done, place, parity = i.operands[:3]
+    return f"emulator::mbarrier_wait({place}, {parity}, {i.line}); {done} = true;"
+
+
+@instruction(r"fence\.mbarrier_init\.release\.cluster|fence\.proxy\.async(\.shared::(cta|cluster))?")
+def _fence(i: Instruction) -> str:
+    return f"emulator::fence_async({i.line});"
+
+
+@instruction(
+    r"cp\.async\.bulk\.tensor\.[1-5]d\.shared::(cta|cluster)\.global(\.tile)?\.mbarrier::complete_tx::bytes(\.L2::cache_hint)?"
+)
+def _tma(i: Instruction) -> str:
+    to, source, barrier = i.operands[:3]
+    coordinates = source.items[0].items
+    rank = int(i.parts[4][0])
+    if len(coordinates) != rank:
+        raise CodegenError(f"{i.opcode} has {len(coordinates)} coordinates (line {i.line})")
+    at = ", ".join(f"static_cast<int32_t>({c})" for c in coordinates)
+    return (
+        f"const int32_t at[] = {{{at}}}; "
+        f"emulator::tma_load({to}, reinterpret_cast<const void*>({source}), at, {rank}, {barrier}, {i.line});"
+    )
+
+
+@instruction(r"setmaxnreg\.(inc|dec)\.sync\.aligned\.u32")
+def _registers(i: Instruction) -> str:
+    return f"emulator::set_registers({_flag(i.parts[1] == 'inc')}, {i.operands[0]}, {i.line});"
+
+
+@instruction(r"wgmma\.mma_async\.sync\.aligned\.m64n\d+k16\.f32\.(f16\.f16|bf16\.bf16)")
+def _multiply(i: Instruction) -> str:
+    n = int(re.fullmatch(r"m64n(\d+)k16", i.parts[4])[1])  # type: ignore[index]
+    sums, a, b, keep, *scales = i.operands
+    if a.items or len(scales) != 4:
+        raise CodegenError(
+            f"{i.opcode} is known to the emulator only with both operands in shared memory (line {i.line})"
+        )
+    if len(sums.items) != n // 2:
+        raise CodegenError(f"{i.opcode} has {len(sums.items)} accumulators (line {i.line})")
+    places = ", ".join(f"&{r}" for r in sums.items)
+    bfloat16 = _flag(i.parts[6] == "bf16")
+    rest = ", ".join([str(s) for s in scales[:2]] + [f"({s}) != 0" for s in scales[2:]])
+    return (
+        f"emulator::Multiply m = {{{{{places}}}, {a}, {b}, {n}, {bfloat16}, static_cast<bool>({keep}), {rest}}}; "
+        f"emulator::wgmma(m, {i.line});"
+    )
+
+
+@instruction(r"wgmma\.fence\.sync\.aligned")
+def _wgmma_fence(i: Instruction) -> str:
+    return f"emulator::wgmma_fence({i.line});"
+
+
+@instruction(r"wgmma\.commit_group\.sync\.aligned")
+def _wgmma_commit(i: Instruction) -> str:
+    return f"emulator::wgmma_commit({i.line});"
+
+
+@instruction(r"wgmma\.wait_group\.sync\.aligned")
+def _wgmma_wait(i: Instruction) -> str:
+    return f"emulator::wgmma_wait({i.operands[0]}, {i.line});"

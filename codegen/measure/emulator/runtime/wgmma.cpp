@@ -1,0 +1,211 @@
+// wgmma: a multiplication runs when a wait for its group asks for it, and not before. Until then its accumulators are
+// NaN for the program, and shared memory is not read.
+#include <cmath>
+#include <memory>
+
+#include "hopper.h"
+#include "hopper_layout.h"
+#include "internal.h"
+
+namespace emulator {
+
+namespace {
+
+constexpr int kRows = 16;  // of the 64 that a warp computes
+constexpr int kDepth = 16;
+
+// The accumulators of a warp that multiplications under way have: where they are, and what is in them.
+struct Sums {
+  std::vector<float*> places;  // lane by lane
+  std::vector<float> values;
+  int pending = 0;
+};
+
+struct Operation {
+  Multiply what;  // of lane 0; `sums` are those of all lanes
+  std::shared_ptr<Sums> sums;
+  int line;
+};
+
+struct Warp {
+  std::vector<std::shared_ptr<Sums>> busy;
+  std::vector<Operation> open;
+  std::deque<std::vector<Operation>> groups;
+  bool fenced;                   // since accumulators were last given back
+  std::vector<uint64_t> issued;  // what the four warps of a group must agree on
+};
+Warp warps[kWarps];
+
+void begin() {
+  for (Warp& w : warps) w = Warp();
+}
+const bool known = (on_block(begin), true);
+
+float half_to_float(uint16_t bits) {
+  const int exponent = bits >> 10 & 31, fraction = bits & 1023;
+  float out;
+  if (exponent == 31) {
+    out = fraction ? NAN : INFINITY;
+  } else {
+    out = exponent ? std::ldexp(1024.0f + (float)fraction, exponent - 25) : std::ldexp((float)fraction, -24);
+  }
+  return bits >> 15 ? -out : out;
+}
+
+float to_float(uint16_t bits, bool bfloat16) {
+  static const std::vector<float> halves = [] {
+    std::vector<float> all(1 << 16);
+    for (uint32_t i = 0; i < all.size(); ++i) all[i] = half_to_float((uint16_t)i);
+    return all;
+  }();
+  if (!bfloat16) return halves[bits];
+  const uint32_t wide = (uint32_t)bits << 16;
+  float out;
+  std::memcpy(&out, &wide, 4);
+  return out;
+}
+
+// One operand's rows from `first` on, [rows][16], read as the descriptor says.
+void gather(const Thread& by, uint64_t bits, bool transposed, bool bfloat16, int first, int rows, int line,
+            float* out) {
+  const Descriptor d = decoded(bits);
+  if (d.base_offset) fail("gives wgmma (line %d) a descriptor with a base offset, which is not emulated", line);
+  for (int i = 0; i < rows; ++i) {
+    for (int k = 0; k < kDepth; ++k) {
+      const uint32_t address = element_address(d, transposed, (uint32_t)(first + i), (uint32_t)k);
+      if (address < kSharedBase || address + 2 > kSharedLimit) {
+        fail("gives wgmma (line %d) a descriptor that leads to shared address %u, which is out of bounds", line,
+             address);
+      }
+      const char* memory = shared_pointer(address);
+      // Units of 16 bytes hold 8 neighbours along the contiguous extent.
+      if ((transposed ? i : k) % 8 == 0) check_read(by, memory, 16, 16, "wgmma");
+      uint16_t value;
+      std::memcpy(&value, memory, 2);
+      out[i * kDepth + k] = to_float(value, bfloat16);
+    }
+  }
+}
+
+void run(int number, Operation& operation) {
+  const Multiply& m = operation.what;
+  static float a[kRows * kDepth], b[256 * kDepth];
+  const Thread& by = thread(number, 0);
+  gather(by, m.a, m.transposed_a, m.bfloat16, number % 4 * kRows, kRows, operation.line, a);
+  gather(by, m.b, m.transposed_b, m.bfloat16, 0, m.n, operation.line, b);
+  const float sign = (float)(m.scale_a * m.scale_b);
+  const int each = m.n / 2;
+  for (int lane = 0; lane < kLanes; ++lane) {
+    for (int j = 0; j < each; ++j) {
+      uint32_t row, column;
+      accumulator_place((uint32_t)lane, (uint32_t)j, &row, &column);
+      float total = 0;
+      for (int k = 0; k < kDepth; ++k) total += a[row * kDepth + k] * b[column * kDepth + k];
+      float& sum = operation.sums->values[(size_t)(lane * each + j)];
+      sum = (m.keep ? sum : 0.0f) + sign * total;
+    }
+  }
+}
+
+void finish(int number, Operation& operation) {
+  run(number, operation);
+  Warp& w = warps[number];
+  Sums& sums = *operation.sums;
+  if (--sums.pending) return;
+  for (size_t i = 0; i < sums.places.size(); ++i) *sums.places[i] = sums.values[i];
+  for (size_t i = 0; i < w.busy.size(); ++i) {
+    if (w.busy[i].get() == &sums) w.busy.erase(w.busy.begin() + (std::ptrdiff_t)i--);
+  }
+  w.fenced = false;
+}
+
+void wait(int number, size_t left) {
+  Warp& w = warps[number];
+  while (w.groups.size() > left) {
+    for (Operation& operation : w.groups.front()) finish(number, operation);
+    w.groups.pop_front();
+  }
+}
+
+// The accumulators of the operation: those of one under way, or others, whose values are taken over.
+std::shared_ptr<Sums> take(int number, std::vector<float*> places, int line) {
+  Warp& w = warps[number];
+  for (const auto& sums : w.busy) {
+    if (sums->places == places) return sums;
+  }
+  for (const auto& sums : w.busy) {
+    for (const float* place : sums->places) {
+      for (size_t j = 0; j < places.size() / kLanes; ++j) {
+        if (place == places[j]) fail("executes wgmma (line %d) on part of the accumulators of one under way", line);
+      }
+    }
+  }
+  if (!w.fenced) fail("executes wgmma (line %d) on accumulators that no wgmma.fence gave to it", line);
+  auto sums = std::make_shared<Sums>();
+  sums->places = std::move(places);
+  for (float* place : sums->places) {
+    sums->values.push_back(*place);
+    *place = NAN;
+  }
+  w.busy.push_back(sums);
+  return sums;
+}
+
+void issue(Lanes lanes) {
+  const int number = lanes[0]->warp, line = lanes[0]->line;
+  Warp& w = warps[number];
+  const Multiply& m = *static_cast<Multiply*>(lanes[0]->argument);
+  std::vector<float*> places;
+  for (Thread* lane : lanes) {
+    const Multiply& other = *static_cast<Multiply*>(lane->argument);
+    if (other.a != m.a || other.b != m.b || other.keep != m.keep) {
+      fail("executes wgmma (line %d) with other descriptors than lane %d", line, lane->lane);
+    }
+    places.insert(places.end(), other.sums, other.sums + m.n / 2);
+  }
+  const std::vector<uint64_t>* others = &w.issued;
+  for (int i = number / 4 * 4; i < number / 4 * 4 + 4; ++i) {
+    if (warps[i].issued.size() > others->size()) others = &warps[i].issued;
+  }
+  const size_t at = w.issued.size();
+  if (others->size() > at && ((*others)[at] != m.a || (*others)[at + 1] != m.b)) {
+    fail("executes wgmma (line %d) with other descriptors than another warp of its warpgroup", line);
+  }
+  w.issued.push_back(m.a);
+  w.issued.push_back(m.b);
+  Operation operation = {m, take(number, std::move(places), line), line};
+  ++operation.sums->pending;
+  w.open.push_back(operation);
+}
+
+}  // namespace
+
+void wgmma(Multiply& operation, int line) {
+  if (operation.n < 8 || operation.n > 256 || operation.n % 8)
+    fail("executes wgmma (line %d) of %d columns", line, operation.n);
+  meet("wgmma.mma_async", line, kAll, true, issue, &operation);
+}
+
+void wgmma_fence(int line) {
+  meet("wgmma.fence", line, kAll, true, [](Lanes lanes) { warps[lanes[0]->warp].fenced = true; }, nullptr);
+}
+
+void wgmma_commit(int line) {
+  meet(
+      "wgmma.commit_group", line, kAll, true,
+      [](Lanes lanes) {
+        Warp& w = warps[lanes[0]->warp];
+        w.groups.push_back(std::move(w.open));
+        w.open.clear();
+        if (!options.late) wait(lanes[0]->warp, 0);
+      },
+      nullptr);
+}
+
+void wgmma_wait(int left, int line) {
+  meet(
+      "wgmma.wait_group", line, kAll, true,
+      [](Lanes lanes) { wait(lanes[0]->warp, (size_t)*static_cast<int*>(lanes[0]->argument)); }, &left);
+}
+
+}  // namespace emulator
