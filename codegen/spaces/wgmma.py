@@ -1,0 +1,134 @@
+"""The space of matmul on Hopper's TensorCores: how blocks are tiled, how deep the ring is, in which order tiles go.
+
+``codegen.cuda.wgmma`` makes the kernel of a choice.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+
+from tvm import tirx
+
+from ..cuda.hopper import BLOCK_K, BYTES, REGISTERS, ROW_BYTES, TILE_M
+from ..cuda.kernel import DeviceKernel
+from ..cuda.plan import gemm_plan_size
+from ..cuda.wgmma import PTX_TYPES, gemm, layout_of
+from ..errors import CodegenError
+from ..target import GpuTarget
+from ..workload import Workload
+from .constraints import AtMost, Choice, Constraint, Relation
+from .space import Knob
+
+BUFFERS = ("A", "B", "C", "bias", "residual")
+SIZES = ("batch", "M", "N", "K", "lda", "ldb", "activation", "flags")
+VECTOR = 8  # elements that one access moves
+# Registers of a consumer thread besides its accumulators: descriptors, indices, the values of the epilogue.
+OTHER_REGISTERS = 40
+# A barrier counts to 2**20 - 1 bytes; a box of a tensor map has at most 256 rows.
+MOST_STAGE_BYTES, MOST_BOX = (1 << 20) - 1, 256
+
+
+def serves(workload: Workload, target: GpuTarget) -> bool:
+    """Whether there is such a space: 16-bit matmul for any number of rows, on sm_90a."""
+    attrs = workload.attrs
+    return (
+        target.name == "sm_90a" and workload.op == "matmul" and workload.dtype in PTX_TYPES and set(attrs) == {"a", "b"}
+    )
+
+
+class WgmmaSpace:
+    """Knobs of C[batch, M, N] = A @ B by wgmma, all extents symbolic."""
+
+    name = "wgmma"
+    driver = "cuda_gemm"
+    knobs: Sequence[Knob]
+    constraints: Sequence[Constraint]
+
+    def __init__(self, workload: Workload, target: GpuTarget) -> None:
+        self.workload, self.target = workload, target
+        self.a_t, self.b_n = workload.attrs["a"] == "t", workload.attrs["b"] == "n"
+        self.knobs = (
+            Knob("consumers", tuple(REGISTERS), "warpgroups that multiply; one more loads"),
+            Knob("tiles", (1, 2), "times 64 rows of C for each of them"),
+            Knob("block_n", tuple(range(32, 257, 32)), "columns of a block's tile of C, and of a wgmma"),
+            Knob("stages", tuple(range(2, 9)), "tiles of A and B in the ring"),
+            Knob("group", (1, 2, 4, 8, 16, 32), "rows of tiles that are walked through together, for L2"),
+            Knob("persistent", (0, 1), "blocks stay and take tile after tile, so that loads run ahead of the epilogue"),
+            Knob("chunk", (32, 64), "columns that the epilogue passes through shared memory at a time"),
+        )
+        self.constraints = (
+            Relation(
+                f"shared memory: barriers, the ring and the epilogue's rows in {target.shared_bytes} bytes",
+                ("consumers", "tiles", "block_n", "stages", "chunk"),
+                lambda c: layout_of(c, self.a_t, self.b_n).shared_bytes <= target.shared_bytes,
+            ),
+            Relation(
+                f"registers after setmaxnreg: accumulators and {OTHER_REGISTERS} others",
+                ("consumers", "tiles", "block_n"),
+                lambda c: c["tiles"] * c["block_n"] // 2 + OTHER_REGISTERS <= REGISTERS[c["consumers"]][1],
+            ),
+            AtMost("rows of a box of A", ((TILE_M, ("consumers", "tiles")),), MOST_BOX),
+            AtMost(
+                "bytes that a barrier expects",
+                ((TILE_M * ROW_BYTES, ("consumers", "tiles")), (ROW_BYTES, ("block_n",))),
+                MOST_STAGE_BYTES,
+            ),
+            Relation(
+                "a box of a row-major B has 64 columns, which fill the swizzle's 128 bytes",
+                ("block_n",),
+                lambda c: not self.b_n or c["block_n"] % (ROW_BYTES // BYTES) == 0,
+            ),
+            Relation(
+                "the tile's columns are whole chunks", ("block_n", "chunk"), lambda c: c["block_n"] % c["chunk"] == 0
+            ),
+        )
+
+    def default(self) -> dict[str, int]:
+        """128 x 256 with four stages, which has the most arithmetic for each byte of shared memory."""
+        return {"consumers": 2, "tiles": 1, "block_n": 256, "stages": 4, "group": 8, "persistent": 1, "chunk": 32}
+
+    def params(self, choice: Choice) -> dict[str, int]:
+        """What the driver binds."""
+        layout = layout_of(choice, self.a_t, self.b_n)
+        return {
+            "align": VECTOR,
+            "layout_a": int(self.a_t),
+            "layout_b": int(not self.b_n),
+            "rows": 0,
+            "block_m": layout.block_m,
+            "block_n": layout.block_n,
+            "block_k": BLOCK_K,
+            "stages": layout.stages,
+            "split_k": 1,
+            "threads": layout.threads,
+            "shared_bytes": layout.shared_bytes,
+        }
+
+    def apply(self, choice: Choice) -> list[DeviceKernel]:
+        """The kernel of a choice."""
+        layout = layout_of(choice, self.a_t, self.b_n)
+        blocks = self.target.multiprocessors if choice["persistent"] else 0
+
+        def make() -> tirx.PrimFunc:
+            return gemm(self.workload.dtype, layout, choice["group"], blocks)
+
+        words = ",".join(f"{knob.name}={choice[knob.name]}" for knob in self.knobs)
+        mark = zlib.crc32(f"{self.workload.key}|{words}".encode())
+        symbol = f"{self.target.name}_wgmma_{self.workload.dtype}_{layout.letters}_{mark:08x}"
+        return [DeviceKernel(symbol, make, BUFFERS, SIZES, pipeline="tirx")]
+
+    def plan_size(self) -> int:
+        """See :func:`codegen.cuda.plan.gemm_plan_size`."""
+        return gemm_plan_size(self.workload.dims["N"] is not None and self.workload.dims["K"] is not None)
+
+
+def create(workload: Workload, target: GpuTarget) -> WgmmaSpace:
+    """The space of a workload.
+
+    Raises:
+        CodegenError: it has none.
+    """
+    if not serves(workload, target):
+        raise CodegenError(f"{workload.key} has no space 'wgmma' on {target.name}")
+    return WgmmaSpace(workload, target)

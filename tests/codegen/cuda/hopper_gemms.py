@@ -1,0 +1,16 @@
+"""Spaces of wgmma kernels for tests: of a layout, for a GPU so small that blocks take several tiles."""
+
+import dataclasses
+
+from codegen import spaces
+from codegen.target import find_gpu
+from codegen.workload import Workload
+
+LAYOUTS = [("n", "n"), ("n", "t"), ("t", "n")]
+# What most tests run: 64 x 64 a block, a ring of two stages.
+SMALL = {"consumers": 1, "tiles": 1, "block_n": 64, "stages": 2, "group": 2, "persistent": 1, "chunk": 32}
+
+
+def space_of(dtype="float16", a="n", b="t", multiprocessors=2):
+    target = dataclasses.replace(find_gpu("sm_90a"), multiprocessors=multiprocessors)
+    return spaces.find(Workload.parse(f"matmul({dtype};M=*,N=*,K=*;a={a},b={b})"), target, "wgmma")
