@@ -20,7 +20,7 @@ from ..errors import CodegenError
 
 _LLVM = {"llvm.fma": "__fmaf_rn", "llvm.copysign": "copysignf"}
 MOST_SLOTS = 1024
-_SHORT = {"float32": "f", "float16": "h", "int32": "i", "int64": "l", "uint16": "s", "uint32": "u"}
+_SHORT = {"float32": "f", "float16": "h", "bfloat16": "b", "int32": "i", "int64": "l", "uint16": "s", "uint32": "u"}
 _LEAVES = (tirx.Var, tirx.IntImm, tirx.FloatImm, tvm.ir.StringImm)
 
 
@@ -76,9 +76,10 @@ class Slots:
 class Arithmetic:
     """Collects the statements of a piece of code; :meth:`value` adds those of an expression."""
 
-    def __init__(self, slots: Slots) -> None:
+    def __init__(self, slots: Slots, *, quick: bool = False) -> None:
+        """``quick``: a quotient may be wrong in its last two places, as one whose divisor is below 2**126 then is."""
         self.statements: list[tirx.Stmt] = []
-        self._slots = slots
+        self._slots, self._quick = slots, quick
         self._known: dict[int, tuple[Expr, Expr]] = {}  # by identity: comparing expressions makes one
 
     def add(self, *statements: tirx.Stmt) -> None:
@@ -123,6 +124,7 @@ class Arithmetic:
         if "float" in str(expr.ty):
             special: dict[str, Callable[[], Expr]] = {
                 "Mul": lambda: function("__fmul_rn", a, b),
+                "Div": lambda: function("__fdividef", a, b) if self._quick else a / b,
                 "Max": lambda: tirx.Select(a > b, a, b),
                 "Min": lambda: tirx.Select(a < b, a, b),
             }

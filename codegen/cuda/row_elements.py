@@ -33,6 +33,13 @@ def from_word(kind: str, word: Expr, half: int) -> Expr:
     return tirx.reinterpret("float16", low.astype("uint16")).astype("float32")
 
 
+def to_memory(kind: str, value: Expr) -> Expr:
+    """A float32 (or an integer) as an element, rounded to nearest even: CPUs have no instruction for bfloat16."""
+    if kind == "bfloat16":
+        return tirx.reinterpret("uint16", value.astype("bfloat16"))
+    return storage.store(kind, value)
+
+
 def to_bits(kind: str, element: Expr) -> Expr:
     """The 16 bits of a number as it lies in memory, in a uint32."""
     bits = element if kind == "bfloat16" else tirx.reinterpret("uint16", element)
@@ -50,7 +57,8 @@ class Element:
         self.k, self.vector, self.half = k, vector, half
         self.i = i * i32(tiles.together(walk)) + i32(half)
         self.pair = i
-        self.a = Arithmetic(tiles.slots)
+        # What is rounded to 16 bits may be a few units of float32 off.
+        self.a = Arithmetic(tiles.slots, quick=tiles.low)
         self.values: dict[str, Expr] = {}  # computed or loaded before
 
     def statements(self) -> list[tirx.Stmt]:
@@ -128,7 +136,7 @@ class Element:
                 self.a.add(tirx.BufferStore(buffer, value, at))
             return value
         kind, raw, at = self._register(name)
-        element = self.a.value(storage.store(kind, value))
+        element = self.a.value(to_memory(kind, value))
         back = self.a.value(storage.load(kind, element))
         if self.walk.vector == 1:
             place = self.tiles.place(name, self.walk, self.vector)

@@ -17,7 +17,7 @@ from ..leaves import storage
 from ..leaves.lower import i32, sequence
 from ..program import REDUCTIONS, Names, Operand, Pass, Program, Scalars, Value, used
 from .arithmetic import Arithmetic, Slots, function
-from .row_elements import Element
+from .row_elements import Element, to_memory
 
 WORD = 4  # bytes
 LOAD = 4  # words of the widest load
@@ -55,6 +55,7 @@ class Tiles:
         self.rows = tirx.Var("rows", "int64")
         self.n: Expr = tirx.Var("n", "int64") if n is None else i64(n)
         self.params = [tirx.Var(name, "float32") for name in program.params]
+        self.low = dtype != "float32"
         self.kinds = {o.name: dtype if o.dtype == "data" else o.dtype for o in program.operands}
         extents: dict[str, Expr] = {
             "row": self.n if flat else self.rows * self.n,
@@ -165,7 +166,7 @@ class Tiles:
             self.scalars[name] = a.value(f(names))
         puts: list[tirx.Stmt] = []
         for name, f in step.store.items():
-            value = a.value(storage.store(self.kinds[name], f(names)))
+            value = a.value(to_memory(self.kinds[name], f(names)))
             puts.append(tirx.BufferStore(self._buffer[name], value, [self.row]))
         if puts:
             assert self.there is not None
