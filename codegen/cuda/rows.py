@@ -21,7 +21,6 @@ from tvm import tirx
 from tvm.ir import Expr
 from tvm.script import tirx as T
 
-from ..leaves import storage
 from ..leaves.lower import i32, sequence
 from ..program import Pass, Program, Scalars
 from .arithmetic import Arithmetic
@@ -239,7 +238,8 @@ class RowsKernel(Tiles):
         sizes = [self.rows] if not self.flat else []
         sizes += [] if isinstance(self.n, tirx.IntImm) else [self.n]
         func = tirx.PrimFunc([*self.buffers, *sizes, *self.params], body)
-        return func.with_attr({"tirx.noalias": True, "global_symbol": "main"})
+        # A flat program may work in place.
+        return func.with_attr({"tirx.noalias": not self.flat, "global_symbol": "main"})
 
 
 def rows_kernel(program: Program, dtype: str, shape: Shape, n: int | None = None, *, flat: bool) -> tirx.PrimFunc:
@@ -254,8 +254,3 @@ def rows_kernel(program: Program, dtype: str, shape: Shape, n: int | None = None
 def operands(program: Program) -> Sequence[str]:
     """The buffers of a launch: scratch is the kernel's own affair."""
     return [o.name for o in program.operands if o.role != "scratch"]
-
-
-def element_bytes(dtype: str, kind: str) -> int:
-    """Of an operand whose dtype is ``kind``."""
-    return storage.size(dtype if kind == "data" else kind)

@@ -64,8 +64,8 @@ FUNCTIONS: Mapping[str, tuple[Aten, Aten, tuple[float, ...]]] = {
 POSITIVE = ("log", "log1p", "sqrt", "rsqrt")
 # What has a form for vectors of 16 elements.
 TABULATED = ("gelu", "gelu_tanh")
-# Whose kernels are shipped for GPUs, too.
-ON_GPU = ("gelu", "gelu_tanh", "silu")
+# Whose kernels are shipped for GPUs, too: nvcc takes more than a second for each.
+ON_GPU = ("gelu", "gelu_tanh", "silu", "gelu_backward", "silu_backward")
 
 
 def _forward(name: str, *, low: bool = False) -> Callable[[], Program]:
@@ -132,7 +132,7 @@ def _operators() -> dict[str, RowsOperator]:
         ):
             made[op] = RowsOperator(
                 op, make, aten, _ours(op, params), params=params, flat=True, flops_per_element=10, fill=fill, low=low,
-                wide=_tabulated(name) if op in TABULATED else None, on_gpu=name in ON_GPU,
+                wide=_tabulated(name) if op in TABULATED else None, on_gpu=op in ON_GPU,
             )  # fmt: skip
     return made
 
