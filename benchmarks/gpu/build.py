@@ -109,7 +109,7 @@ class Extension:
                 self._process = subprocess.Popen(
                     ["nice", sys.executable, "setup.py", "build_ext", "--inplace"],
                     cwd=root,
-                    env={**os.environ, "MAX_JOBS": str(jobs)},
+                    env={**os.environ, "MAX_JOBS": str(jobs), "TVMOPS_NO_PACK": "1"},
                     stdout=log,
                     stderr=subprocess.STDOUT,
                     start_new_session=True,
