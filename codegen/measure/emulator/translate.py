@@ -27,6 +27,7 @@ _STATIC = re.compile(rf"__shared__\s+{_ALIGNED}(?P<type>[\w: ]+?)\s+(?P<name>\w+
 _KERNEL = re.compile(
     r'(?:extern\s+"C"\s+)?__global__\s+void\s*(?:__launch_bounds__\((?P<bounds>[^)]*)\)\s*)?(?P<name>\w+)\s*\('
 )
+_HELPER = re.compile(r"^(?:static\s+|inline\s+)*__forceinline__\s+__device__\s+[\w\s*&]+?\b(\w+)\s*\(", re.M)
 _EXPORTED = re.compile(r'extern\s+"C"\s+(?=\w+\s+tvmops_(?:launch|workspace)_\w+\s*\()')
 _INCLUDES = re.compile(r"^[ \t]*#[ \t]*include[ \t]*<(?:cuda/std|cooperative_groups|cutlass|cute)[^>]*>", re.M)
 
@@ -92,6 +93,18 @@ def _shared_variable(match: re.Match[str], offset: str, key: str) -> tuple[str, 
     return room, f"{kind} (&{match['name']}){extents} = {place};"
 
 
+def _told_lines(text: str, begin: int) -> str:
+    """Macros that tell each call, from ``begin`` on, of a function before it on which line it stands.
+
+    So that a message, and what a warp meets at, names the line in the kernel, not one in the helpers that TVM writes.
+    """
+    names = dict.fromkeys(match[1] for match in _HELPER.finditer(text, 0, begin))
+    if not names:
+        return ""
+    macros = [f"#define {name}(...) (emulator::At(__LINE__), {name}(__VA_ARGS__))" for name in names]
+    return "\n".join(["", *macros, f'#line {_line(text, begin)} "kernel.cu"', ""])
+
+
 def translate(text: str) -> str:
     """The C++ text of a CUDA source, device code and launcher, to be compiled with runtime/device.h.
 
@@ -118,7 +131,11 @@ def translate(text: str) -> str:
         kind, align = match["type"], max(16, int(match["align"] or 1))
         made = f"{kind}* {match['name']} = reinterpret_cast<{kind}*>(emulator::dynamic_shared({align}));"
         changes.append((*match.span(), made))
-    for match in _KERNEL.finditer(text):
+    kernels = list(_KERNEL.finditer(text))
+    if kernels:
+        first = kernels[0].start()
+        before[first] = _told_lines(text, first) + before.get(first, "")
+    for match in kernels:
         # In this file only: several kernels of one name may go into one library.
         head = f"static {match[0]}".replace('static extern "C"', "static")
         changes.append((*match.span(), before.get(match.start(), "") + head))

@@ -151,6 +151,26 @@ def test_not_found_where_there_is_nothing(tmp_path, what, order):
     np.testing.assert_array_equal(out, expected.astype(np.float32))
 
 
+HELPERS = """
+__forceinline__ __device__ void meet() {
+  __syncthreads();
+}
+__forceinline__ __device__ void copy(unsigned to, const void* from) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" :: "r"(to), "l"(from));
+}
+"""
+IN_HELPERS = {
+    "if (threadIdx.x < 32) {\n meet();\n } else {\n meet();\n }": r"\(line 19\) while .* another one \(line 17\)",
+    "\n\n copy(1024, p0 + 1);": r"\(cp.async\) from an address that is not a multiple of it \(line 18\)",
+}
+
+
+@pytest.mark.parametrize("body", IN_HELPERS)
+def test_a_message_names_the_line_in_the_kernel(tmp_path, body):
+    with pytest.raises(EmulationError, match=IN_HELPERS[body]):
+        run(tmp_path, body, [_floats()], ["float"], block=64, before=HELPERS)
+
+
 def test_what_is_not_watched_shows_in_numbers(tmp_path):
     """Without the checks, a late copy and poison are wrong numbers."""
     out = _floats()

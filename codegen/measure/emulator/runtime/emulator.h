@@ -48,6 +48,7 @@ struct Thread {
   void* argument;  // of the meeting it waits at
   const char* at;  // what it waits at; null: it can run
   int line;
+  int call_line;                // of the helper that it is in; 0: none
   std::function<bool()> until;  // goes on once this holds
   std::vector<Copy> open;       // copies that no group has yet
   std::deque<std::vector<Copy>> groups;
@@ -78,6 +79,16 @@ unsigned lane_index() __attribute__((const));
 
 // Ends the launch with a message; the thread and block are added to it. Never returns.
 [[noreturn]] void fail(const char* format, ...) __attribute__((format(printf, 1, 2)));
+
+// While it lives, the thread is in a call that stands on this line.
+void enter_call(int line);
+void leave_call();
+struct At {
+  explicit At(int line) { enter_call(line); }
+  ~At() { leave_call(); }
+};
+
+// In what follows, `line` is where the instruction stands; a call that this thread is in counts more.
 
 // Waits for all lanes of `mask` that have not returned (`aligned`: for a whole warp, none of which may have), then runs
 // `action` once for all of them: `argument` of each lane is at lanes[i]->argument.

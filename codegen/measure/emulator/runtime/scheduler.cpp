@@ -61,6 +61,8 @@ std::vector<void (*)()>& block_handlers() {
   return all;
 }
 
+int told(int line) { return self->call_line ? self->call_line : line; }
+
 void make_ready(Thread& t) {
   t.at = nullptr;
   warps[t.warp].ready |= 1u << t.lane;
@@ -244,14 +246,27 @@ void fail(const char* format, ...) {
   va_start(rest, format);
   std::vsnprintf(failure + used, sizeof failure - static_cast<size_t>(used), format, rest);
   va_end(rest);
+  if (t.call_line && !std::strstr(failure, "(line")) {
+    used = static_cast<int>(std::strlen(failure));
+    std::snprintf(failure + used, sizeof failure - static_cast<size_t>(used), " (line %d)", t.call_line);
+  }
   failed = true;
   leave();
   __builtin_unreachable();
 }
 
+void enter_call(int line) {
+  if (self) self->call_line = line;
+}
+
+void leave_call() {
+  if (self) self->call_line = 0;
+}
+
 void meet(const char* name, int line, uint32_t mask, bool aligned, void (*action)(Lanes lanes), void* argument) {
   Thread& t = *self;
   Warp& w = warps[t.warp];
+  line = told(line);
   if (!(mask >> t.lane & 1)) fail("is not in the mask %08x that it gives %s (line %d)", mask, name, line);
   if (aligned && w.alive != kAll) {
     fail("executes %s (line %d), which needs a whole warp, in a warp of which only the lanes %08x are there", name,
@@ -279,6 +294,7 @@ void meet(const char* name, int line, uint32_t mask, bool aligned, void (*action
 
 void meet_warps(const char* name, int line, int first, int count, void (*action)(), void* argument) {
   Thread& t = *self;
+  line = told(line);
   WideMeeting& m = wide_meetings[first];
   if (m.arrived && (m.action != action || m.line != line)) {
     fail("is at %s (line %d) while others of its warps wait for it at line %d", name, line, m.line);
@@ -302,7 +318,7 @@ void meet_warps(const char* name, int line, int first, int count, void (*action)
 void wait_until(const char* name, int line, std::function<bool()> condition) {
   if (condition()) return;
   self->at = name;
-  self->line = line;
+  self->line = told(line);
   self->until = std::move(condition);
   pause();
 }
@@ -325,6 +341,7 @@ void acquire(const Clock& from) { block.clock[self->warp].join(from); }
 
 void barrier(int id, int count, bool wait, int line, bool everyone) {
   Thread& t = *self;
+  line = told(line);
   if (id < 0 || id >= kBarriers) fail("uses barrier %d (line %d); there are %d", id, line, kBarriers);
   if (!everyone && (count <= 0 || count % kLanes != 0 || count > kThreads)) {
     fail("waits for %d threads at barrier %d (line %d), which is not a number of warps", count, id, line);
@@ -372,7 +389,7 @@ uint32_t active_mask(int line) {
   uint32_t mask = 0;
   self->argument = &mask;
   self->at = "__activemask";
-  self->line = line;
+  self->line = told(line);
   pause();
   return mask;
 }
@@ -420,6 +437,7 @@ bool run_block(const Kernel& kernel, void** arguments) {
     Thread& t = threads[i];
     t.at = nullptr;
     t.until = nullptr;
+    t.call_line = 0;
     t.linear = i, t.warp = i / kLanes, t.lane = i % kLanes;
     if (i >= block.threads) continue;
     t.index = {i % block.size.x, i / block.size.x % block.size.y, i / block.size.x / block.size.y};
