@@ -70,10 +70,11 @@ def statement(found: Instruction) -> str:
     Raises:
         CodegenError: no handler knows it.
     """
-    for pattern, handler in reversed(_HANDLERS):
-        if pattern.fullmatch(found.opcode):
-            return handler(found)
-    raise CodegenError(f"the emulator does not know the PTX instruction {found.opcode!r} (line {found.line})")
+    handlers = [handler for pattern, handler in _HANDLERS if pattern.fullmatch(found.opcode)]
+    if not handlers:
+        raise CodegenError(f"the emulator does not know the PTX instruction {found.opcode!r} (line {found.line})")
+    (handler,) = handlers  # two would be a mistake of ours
+    return handler(found)
 
 
 def split(text: str, separator: str) -> list[str]:

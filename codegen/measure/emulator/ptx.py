@@ -90,7 +90,9 @@ def _warp_sync(i: Instruction) -> str:
     return f"emulator::sync_warp({i.operands[0]}, {i.line});"
 
 
-@instruction(r"(membar|fence)\..*|griddepcontrol\..*|prefetch\..*|nanosleep\..*|discard\..*|applypriority\..*")
+@instruction(
+    r"membar\..*|fence\.(?!proxy|mbarrier).*|griddepcontrol\..*|prefetch\..*|nanosleep\..*|discard\..*|applypriority\..*"
+)
 def _nothing(i: Instruction) -> str:
     return ";"
 

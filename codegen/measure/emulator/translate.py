@@ -9,16 +9,11 @@ their numbers, so that a message can name one.
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import re
-from importlib import import_module
 
 from ...errors import CodegenError
-from . import ptx  # noqa: F401  registers its instructions
+from . import hopper, ptx  # noqa: F401  they register their instructions
 from .asm import translate as translate_asm
-
-if importlib.util.find_spec(f"{__package__}.hopper"):
-    import_module(f"{__package__}.hopper")
 
 _ASM = re.compile(r"\b(?:__asm__|asm|__asm)\s*(?:__volatile__|volatile|__volatile)?\s*\(")
 _ALIGNED = r"(?:(?:alignas|__align__)\((?P<align>\d+)\)\s*)?"

@@ -13,11 +13,9 @@
 #include <utility>
 
 #include "half.h"
+#include "hopper.h"
 #include "instructions.h"
 #include "wmma.h"
-#if __has_include("hopper.h")
-#include "hopper.h"
-#endif
 
 #define __global__ __attribute__((noinline))
 #define __device__
