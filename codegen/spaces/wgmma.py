@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from tvm import tirx
 
-from ..cuda.hopper import BLOCK_K, BYTES, REGISTERS, ROW_BYTES, TILE_M
+from ..cuda.hopper import BLOCK_K, BYTES, REGISTERS, ROW_BYTES, TILE_M, WARPGROUP
 from ..cuda.kernel import DeviceKernel
 from ..cuda.plan import gemm_plan_size
 from ..cuda.wgmma import PTX_TYPES, gemm, layout_of
@@ -23,8 +23,9 @@ from .space import Knob
 BUFFERS = ("A", "B", "C", "bias", "residual")
 SIZES = ("batch", "M", "N", "K", "lda", "ldb", "activation", "flags")
 VECTOR = 8  # elements that one access moves
-# Registers of a consumer thread besides its accumulators: descriptors, indices, the values of the epilogue.
-OTHER_REGISTERS = 40
+# Registers of a consumer thread besides its accumulators: descriptors, indices, the values of the epilogue. With 40 one
+# of ptxas' outputs had a spill. And those that it wants for one wgmma within what a thread has at launch.
+OTHER_REGISTERS, LAUNCH_REGISTERS = 48, 26
 # A barrier counts to 2**20 - 1 bytes; a box of a tensor map has at most 256 rows.
 MOST_STAGE_BYTES, MOST_BOX = (1 << 20) - 1, 256
 
@@ -67,6 +68,13 @@ class WgmmaSpace:
                 f"registers after setmaxnreg: accumulators and {OTHER_REGISTERS} others",
                 ("consumers", "tiles", "block_n"),
                 lambda c: c["tiles"] * c["block_n"] // 2 + OTHER_REGISTERS <= REGISTERS[c["consumers"]][1],
+            ),
+            Relation(
+                f"registers at launch: the accumulators of a wgmma and {LAUNCH_REGISTERS} others",
+                ("consumers", "block_n"),
+                lambda c: (
+                    c["block_n"] // 2 + LAUNCH_REGISTERS <= target.registers_sm // (WARPGROUP * (c["consumers"] + 1))
+                ),
             ),
             AtMost("rows of a box of A", ((TILE_M, ("consumers", "tiles")),), MOST_BOX),
             AtMost(

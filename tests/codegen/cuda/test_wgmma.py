@@ -139,8 +139,9 @@ def test_what_a_producer_gives_up_is_what_consumers_get():
     [
         ({"stages": 5}, "shared memory"),
         ({"chunk": 64}, "shared memory"),
-        ({"tiles": 2, "stages": 2}, "registers"),
-        ({"consumers": 3, "stages": 2}, "registers"),
+        ({"tiles": 2, "stages": 2}, "registers after setmaxnreg"),
+        ({"consumers": 3, "stages": 2}, "registers after setmaxnreg"),
+        ({"consumers": 3, "block_n": 224, "stages": 2}, "registers at launch"),
         ({"consumers": 3, "tiles": 2, "block_n": 32, "stages": 2}, "rows of a box of A"),
         ({"block_n": 96, "chunk": 64, "stages": 2}, "whole chunks"),
     ],
