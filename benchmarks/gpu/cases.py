@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -181,7 +182,7 @@ def _rows(request: DeviceRequest, workload: Workload, point: Point, seed: int, d
     sizes = dict(point.sizes)
     m, n = sizes.get("M", 1), sizes["N"]
     data = DTYPES[workload.dtype]
-    arrays = _repeated(operator, workload, sizes, seed)
+    arrays = _repeated(workload, tuple(sizes.items()), seed)
     given = [torch.from_numpy(a).to(device.where) for a in arrays]
     rounded = [x.to(data) if x.is_floating_point() else x for x in given]
     of: dict[str, tuple[int, ...]] = {"row": (m, n), "vector": (n,), "partial": (n,), "scalar": (m,), "scratch": (m, n)}
@@ -216,8 +217,11 @@ def _rows(request: DeviceRequest, workload: Workload, point: Point, seed: int, d
     )
 
 
-def _repeated(operator: Any, workload: Workload, sizes: Mapping[str, int], seed: int) -> list[np.ndarray]:
+@functools.lru_cache(maxsize=1)  # for all sets of buffers of a point
+def _repeated(workload: Workload, at: tuple[tuple[str, int], ...], seed: int) -> list[np.ndarray]:
     """The operator's inputs; of large ones only the beginning is made, and repeated."""
+    operator: Any = ops.load(workload.op)
+    sizes = dict(at)
     leading = next(iter(workload.dims))  # M, or the N of a flat operator
     width = 1 if leading == "N" else sizes["N"]
     few = {**sizes, leading: min(sizes[leading], max(1, DISTINCT // width))}

@@ -32,6 +32,9 @@ class Device(Protocol):
             RuntimeError: something that was launched failed.
         """
 
+    def release(self) -> None:
+        """Gives memory back that is not in use."""
+
     def repeated(self, calls: Sequence[Call]) -> Call:
         """One call that does all of these: a graph if it can be one, so that launching takes no time of its own."""
 
@@ -67,6 +70,9 @@ class Cuda:
 
     def synchronize(self) -> None:
         torch.cuda.synchronize(self.index)
+
+    def release(self) -> None:
+        torch.cuda.empty_cache()
 
     def repeated(self, calls: Sequence[Call]) -> Call:
         graph, kept = torch.cuda.CUDAGraph(), []
@@ -111,6 +117,9 @@ class Host:
         return None
 
     def synchronize(self) -> None:
+        pass
+
+    def release(self) -> None:
         pass
 
     def repeated(self, calls: Sequence[Call]) -> Call:

@@ -21,7 +21,7 @@ from codegen.measure.device_files import DeviceRequest
 
 #: Seconds that the check of one kernel, and its times, may take.
 CHECK_LIMIT, TIME_LIMIT, INDUCTOR_LIMIT = 60.0, 60.0, 180.0
-ROUNDS, SECONDS = 15, 1.0
+ROUNDS, QUICK_ROUNDS, SECONDS = 15, 7, 1.0
 #: A kernel this many times slower than ATen is not chosen: the noise of a quiet machine.
 MARGIN = 1.03
 BUCKETS = 6  # of a plan, that are asked for at a time
@@ -36,7 +36,8 @@ def judge(session: Session, client: Client, request: DeviceRequest, built: Built
         task = {"request": vars(request), "library": str(built.library)}
         answer = client.ask({"what": "check", **task}, CHECK_LIMIT)
         if answer["status"] == "ok":
-            timed = client.ask({"what": "time", **task, "rounds": ROUNDS, "seconds": SECONDS}, TIME_LIMIT)
+            rounds = ROUNDS if request.shipped else QUICK_ROUNDS
+            timed = client.ask({"what": "time", **task, "rounds": rounds, "seconds": SECONDS}, TIME_LIMIT)
             answer = {**answer, **_sorted_out(timed)} if timed["status"] == "ok" else timed
     if answer["status"] == "ok":
         answer["more"] = {**answer.get("more", {}), **built.about()}
@@ -139,7 +140,7 @@ def plan(session: Session, client: Client, builds: Builds, say: Say) -> None:
             group, left = left[:BUCKETS], left[BUCKETS:]
             points = [p for i in group for p in request.plan[i]]
             task = {"what": "time", "request": vars(request), "library": str(builds.result(request, 0).library)}
-            more = {"points": points, "rounds": 7, "seconds": 0.1 * len(points), "check": False}
+            more = {"points": points, "rounds": QUICK_ROUNDS, "seconds": 0.1 * len(points), "check": False}
             timed = client.ask({**task, **more}, TIME_LIMIT)
             if timed["status"] != "ok":
                 say(f"plan of {request.workload}: {timed['status']}: {timed.get('reason', '')}")

@@ -165,6 +165,7 @@ class Worker:
                 }
             )
             del problems, calls, first
+            self.device.release()
         means = {name: geometric_mean(p[name] for p in found) for name in ("seconds", "aten_seconds")}
         return {"status": "ok", **means, "points": found, **({"notes": notes} if notes else {})}
 

@@ -65,7 +65,15 @@ SCHEMA: dict[str, Any] = {
         "machine": {
             "type": "object",
             "required": ["cpu", "threads", "torch", "tvm"],
-            "properties": {"cpu": {"type": "string"}, "threads": _size, "torch": _text, "tvm": _text},
+            "properties": {
+                "cpu": {"type": "string"},
+                "threads": _size,
+                "torch": _text,
+                "tvm": _text,
+                "gpu": _text,  # by its driver's name, where the target is one
+                "cuda": _text,
+                "driver": _text,
+            },
         },
         "date": {"type": "string", "pattern": "^\\d{4}-\\d\\d-\\d\\dT\\d\\d:\\d\\d:\\d\\dZ$"},
         "seed": {"type": "integer"},

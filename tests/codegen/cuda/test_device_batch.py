@@ -14,12 +14,13 @@ import pytest
 from benchmarks.gpu import export, preflight
 from codegen import spaces
 from codegen.errors import CodegenError
-from codegen.export import nvcc
+from codegen.export import nvcc, selection
 from codegen.measure import device_batch, device_files, device_records
 from codegen.records import store
 from codegen.search.strategy import identity
 from codegen.spaces.space import broken
 from codegen.target import find_gpu
+from codegen.tune import ship
 from codegen.workload import Workload
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -102,7 +103,8 @@ def batch(tmp_path_factory) -> Path:
     small = []
     for request in device_batch.export(directory, candidates, compiled=False):
         points = SMALL[request.driver]
-        one = replace(request, points=points, predicted=[None], plan=[[], [{**points[0], "epilogue": ""}]])
+        plan = [[{**points[0], "epilogue": ""}], *[[] for _ in request.plan[1:]]]
+        one = replace(request, points=points, predicted=[None], plan=plan)
         request.file(directory).rename(one.file(directory))
         small.append(one)
     (directory / "requests.jsonl").write_text("".join(r.to_json() + "\n" for r in small))
@@ -127,7 +129,14 @@ def test_exported_kernels_are_right_in_the_emulator_and_become_records(batch, tm
         assert not broken(spaces.find(Workload.parse(key), TARGET, best.space), best.knobs)
         assert best.error is not None
         assert best.error < 1e-3
-        assert len(best.plan or "") == 2
+        kernel = selection.kernel(Workload.parse(key), TARGET, best)
+        assert kernel.plan == best.routes()
+        assert best.ratios is not None
+        assert kernel.plan == [int((r or 0) >= 1.03) for r in best.ratios]
+        assert sum(r is not None for r in best.ratios) == 1
+    shipped = tmp_path / "shipped"
+    ship(tmp_path, shipped)
+    assert {r.workload for r in store.read(store.file_of(shipped, TARGET.name), strict=True)} == {GEMM, SOFTMAX}
 
 
 def test_an_export_is_all_that_is_needed(tmp_path):
