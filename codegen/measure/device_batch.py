@@ -57,7 +57,7 @@ class Candidate:
 def candidates(
     targets: Iterable[GpuTarget], count: int, seed: int, records: Path | None = None, only: str = ""
 ) -> Iterator[Candidate]:
-    """For each workload that is tuned what ships, and of each of its spaces the default and ``count`` samples.
+    """What ships; for each workload that is tuned also, of each of its spaces, the default and ``count`` samples.
 
     Args:
         targets: of which all workloads are taken.
@@ -68,9 +68,10 @@ def candidates(
     """
     for target in targets:
         known = store.read(store.file_of(records, target.name)) if records else []
-        for workload in ops.device_shipped(target):
-            if only in workload.key and _is_tuned(workload):
-                yield from _of(workload, target, count, seed, store.matching(known, workload, target.name))
+        found = [w for w in ops.device_shipped(target) if only in w.key]
+        for workload in sorted(found, key=lambda w: not _is_tuned(w)):
+            mine = store.matching(known, workload, target.name)
+            yield from _of(workload, target, count if _is_tuned(workload) else 0, seed, mine)
 
 
 def _is_tuned(workload: Workload) -> bool:
@@ -88,7 +89,7 @@ def _of(
     else:
         yield Candidate(workload, target, own, own.default(), SHIPPED, 0, True)
     trial = max((r.trial for r in known), default=0) + 1
-    for space in spaces_of(workload, target):
+    for space in spaces_of(workload, target) if count else ():
         seen = {identity(r.knobs) for r in known if r.space == space.name}
         seen |= {identity(own.default())} if space.name == own.name and not best else set()
         for choice in _samples(space, count, seed, seen):

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.gpu import export, preflight
-from codegen import spaces
+from codegen import ops, spaces
 from codegen.errors import CodegenError
 from codegen.export import nvcc, selection
 from codegen.measure import device_batch, device_files, device_records
@@ -53,6 +53,16 @@ def test_what_ships_comes_first_then_valid_samples_none_twice():
         assert len({identity(c.choice) for c in mine}) == len(mine)
         assert not any(broken(c.space, c.choice) for c in mine)
     assert [c.trial for c in found] == [0, *range(1, len(found))]
+
+
+def test_all_that_ships_is_in_a_batch_what_is_tuned_first():
+    found = list(device_batch.candidates([TARGET], 0, 0))
+    assert {c.workload for c in found} == set(ops.device_shipped(TARGET))
+    assert all(c.shipped for c in found)
+    tuned = [c.workload.dtype != "float32" and c.workload.op in ("matmul", *device_batch.TUNED_ROWS) for c in found]
+    assert tuned == sorted(tuned, reverse=True)
+    assert any(tuned)
+    assert not all(tuned)
 
 
 def test_candidates_are_those_of_the_seed():
