@@ -1,44 +1,12 @@
-"""Emitted GEMM kernels with one thing wrong: the emulator notices each, by an error or by wrong numbers."""
+"""An emitted mma.sync kernel with one thing wrong: the emulator notices each, by an error or by wrong numbers."""
 
-import copy
-import re
-from dataclasses import dataclass
-
-import numpy as np
 import pytest
 
 from codegen import spaces
-from codegen.measure import emulator
-from codegen.measure.emulator import EmulationError
 from codegen.target import find_gpu
-from tests.codegen.cuda.gemm_judge import BIAS, Case, Kernel
+from tests.codegen.cuda.gemm_judge import Kernel
+from tests.codegen.cuda.mutants import Mutant, noticed
 from tests.codegen.cuda.test_mma_sync import NT, SMALL
-
-# More tiles of K than stages; the first is ragged in every size. The last copies of the second go where results do.
-CASES = (Case(37, 72, 104, flags=BIAS), Case(64, 64, 160))
-
-
-@dataclass(frozen=True)
-class Mutant:
-    """Replaces the match number ``which`` (all, if None) of a pattern in the kernel, or in what it calls."""
-
-    pattern: str
-    replacement: str
-    which: int | None = 0
-    in_helpers: bool = False
-
-    def of(self, text):
-        begin, end = re.search(r'extern "C" __global__[^;]*?\{', text).start(), text.index("// The launcher.")
-        if self.in_helpers:
-            begin, end = 0, begin
-        part, matches = text[begin:end], list(re.finditer(self.pattern, text[begin:end]))
-        assert matches, f"nothing matches {self.pattern}"
-        chosen = matches if self.which is None else [matches[self.which]]
-        for match in reversed(chosen):
-            part = part[: match.start()] + match.expand(self.replacement) + part[match.end() :]
-        assert part != text[begin:end]
-        return text[:begin] + part + text[end:]
-
 
 # To, from, and how many bytes of it to read.
 _COPY = r"(cp_async_cg_src_size_\w+\(.*\[)(.*)(\]\)\)+, \(&\([AB]_ptr\[)(.*)(\]\)\), )\(\(uint\)(.*)\)\);"
@@ -98,27 +66,12 @@ def kernel(tmp_path_factory):
     return Kernel(spaces.find(NT, find_gpu("sm_80"), "mma_sync"), SMALL, tmp_path_factory.mktemp("kernel"))
 
 
-def _noticed(kernel, text, directory):
-    """What was noticed: the sentence, or that numbers are wrong; None for nothing."""
-    mutant = copy.copy(kernel)
-    mutant.library = emulator.compile(text, directory)
-    for case in CASES:
-        for order in ("forward", "random"):
-            try:
-                c, expected, bound = mutant.run(case, order=order)
-            except EmulationError as error:
-                return str(error)
-            if not (np.abs(c.astype(np.float64) - expected) <= bound).all():
-                return "wrong numbers"
-    return None
-
-
 def test_nothing_is_noticed_in_the_kernel_itself(kernel, tmp_path):
-    assert _noticed(kernel, kernel.source.text, tmp_path) is None
+    assert noticed(kernel, kernel.source.text, tmp_path) is None
 
 
 @pytest.mark.parametrize("what", MUTANTS)
 def test_a_mutant_is_noticed(kernel, what, tmp_path):
-    noticed = _noticed(kernel, MUTANTS[what].of(kernel.source.text), tmp_path)
-    print(noticed)
-    assert noticed
+    found = noticed(kernel, MUTANTS[what].of(kernel.source.text), tmp_path)
+    print(found)
+    assert found
