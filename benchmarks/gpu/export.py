@@ -70,7 +70,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=DEFAULT, help="the directory (%(default)s)")
     parser.add_argument("--target", action="append", help=f"repeatable: {', '.join(GPU_TARGETS)} (all)")
     parser.add_argument("--samples", type=int, default=8, help="candidates of each space of a workload (%(default)d)")
-    parser.add_argument("--workload", default="", help="only those with this text in their key")
+    parser.add_argument("--workload", default="", help="only those whose keys begin so")
     parser.add_argument("--seed", type=int, default=0, help="of the candidates and of the data (%(default)d)")
     parser.add_argument("--records", type=Path, default=ROOT / "build" / "records", help="what is known (%(default)s)")
     args = parser.parse_args(arguments)
@@ -83,7 +83,7 @@ def main(arguments: list[str] | None = None) -> int:
         carry(out)
         chosen = device_batch.candidates(targets, args.samples, args.seed, args.records, args.workload)
         written = device_batch.export(out, chosen, args.seed, _report, compiled=_can_compile())
-        kernels = [k for k in selection.kernels(targets, [args.records]) if args.workload in k.workload.key]
+        kernels = [k for k in selection.kernels(targets, [args.records]) if k.workload.key.startswith(args.workload)]
         device.export(kernels, device.sources(kernels), out / KERNELS)
     except CodegenError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -64,11 +64,11 @@ def candidates(
         count: of samples a space.
         seed: of the solver.
         records: a folder of records; what they hold is not proposed again, and the best of them ships.
-        only: workloads with this text in their key.
+        only: workloads whose keys begin so.
     """
     for target in targets:
         known = store.read(store.file_of(records, target.name)) if records else []
-        found = [w for w in ops.device_shipped(target) if only in w.key]
+        found = [w for w in ops.device_shipped(target) if w.key.startswith(only)]
         for workload in sorted(found, key=lambda w: not _is_tuned(w)):
             mine = store.matching(known, workload, target.name)
             yield from _of(workload, target, count if _is_tuned(workload) else 0, seed, mine)
