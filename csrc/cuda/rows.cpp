@@ -40,6 +40,8 @@ RowsKernel::RowsKernel(const runtime::Kernel& kernel) : Kernel(kernel) {
     operand[i].bytes = static_cast<int>(param(*source, "bytes" + number, 1, 8));
   }
   flat = param(*source, "flat", 0, 1) != 0;
+  if (flat && !joins(*this))
+    throw runtime::Error(drivers::describe(*source) + ": it is flat, but not all of its operands are rows");
   drivers::check_plan(*source, rows_plan_size(by_size()));
 }
 

@@ -66,6 +66,7 @@ class BoundKernel {
     snapshot_ = runtime::Registry::global().snapshot();
     const auto* kernel = snapshot_->find(name);
     if (!kernel) throw Error("no kernel is called '" + name + "'");
+    if (kernel->gpu) throw Error("kernel " + name + " is for a GPU");
     if (!kernel->usable) throw Error("kernel " + name + " does not run on this CPU");
     return drivers::WholeKernel(*kernel->table);
   }

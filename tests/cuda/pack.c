@@ -267,7 +267,7 @@ static const tvmops_value norm[] = {{"operands", 6}, {"flat", 0},  ROW(0, 0, 2),
                                     VECTOR(2, 4),    ROW(3, 1, 2), SCALAR(4, 1), SCALAR(5, 1)};
 static const tvmops_value norm_backward[] = {{"operands", 8}, {"flat", 0},  ROW(0, 0, 4), ROW(1, 0, 4), SCALAR(2, 0),
                                              SCALAR(3, 0),    VECTOR(4, 4), ROW(5, 1, 4), PARTIAL(6),   PARTIAL(7)};
-static const tvmops_value bias32[] = {{"operands", 3}, {"flat", 1}, ROW(0, 0, 4), VECTOR(1, 4), ROW(2, 1, 4)};
+static const tvmops_value bias32[] = {{"operands", 3}, {"flat", 0}, ROW(0, 0, 4), VECTOR(1, 4), ROW(2, 1, 4)};
 
 #define LEAVES(f) static const tvmops_leaf f##_leaves[] = {LEAF("launch", f)}
 LEAVES(gemm_f16_nn);

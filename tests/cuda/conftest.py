@@ -1,0 +1,13 @@
+"""The pack of plain C, loaded once."""
+
+from __future__ import annotations
+
+import pytest
+
+from .gpu import Pack, compile_pack
+
+
+@pytest.fixture(scope="session")
+def pack(tmp_path_factory: pytest.TempPathFactory) -> Pack:
+    """Kernels for sm_80 and one for sm_90a; the device is 8.6."""
+    return Pack(compile_pack(tmp_path_factory.mktemp("gpu")))

@@ -1,0 +1,108 @@
+"""Kernels as codegen exports them, called as operators: CUDA sources in the emulator, launchers included."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from codegen import ops, spaces
+from codegen.export import device
+from codegen.export.pack import PackKernel
+from codegen.measure import emulator
+from codegen.target import find_gpu
+from codegen.workload import Workload
+from tests.support import python
+
+GEMM = {
+    "warps_m": 1,
+    "warps_n": 2,
+    "fragments_m": 2,
+    "fragments_n": 2,
+    "block_k": 32,
+    "stages": 3,
+    "swizzle": 1,
+    "vector": 8,
+    "group_m": 4,
+    "split_k": 1,
+    "buffers": 2,
+}
+
+CODE = """
+import sys, torch, tvmops
+tvmops.load_pack(sys.argv[1])
+keys = torch._C.DispatchKeySet(torch._C.DispatchKey.CUDA)
+torch.manual_seed(0)
+
+def served(op, *args):
+    result = []
+    with tvmops.mode("force"):
+        call = lambda: result.append(getattr(torch.ops.tvmops, op).default.redispatch(keys, *args))
+        (decision,) = tvmops.explain(call)
+    assert decision.kernel, decision
+    print(decision.kernel)
+    return result[0]
+
+def close(value, exact, unit):
+    assert ((value.double() - exact).abs() <= 1.1 * unit * exact.abs() + 2.0**-15).all()
+
+def linear(m, n, k):
+    x, w, b, r = (torch.randn(*s).half() for s in ((m, k), (n, k), (n,), (m, n)))
+    exact = torch.nn.functional.gelu(x.double() @ w.double().t() + b.double()) + r.double()
+    close(served("linear", x, w, b, "gelu", r), exact, 2.0**-11)
+    assert torch.equal(served("linear", x, w, b, "gelu", r), served("linear", x, w, b, "gelu", r))
+
+linear(70, 72, 104)
+linear(5, 72, 264)
+a, b = torch.randn(2, 70, 40).half(), torch.randn(2, 24, 40).half().transpose(1, 2)
+close(served("bmm", a, b), a.double() @ b.double(), 2.0**-11)
+x = torch.randn(7, 133).half()
+close(served("softmax", x, -1), x.double().softmax(-1), 2.0**-11)
+x = torch.randn(3, 37)
+close(served("gelu", x), torch.nn.functional.gelu(x.double()), 2.0**-22)
+close(served("gelu_", x.clone()), torch.nn.functional.gelu(x.double()), 2.0**-22)
+"""
+
+
+def of_space(key: str, choice: dict[str, int] | None = None) -> PackKernel:
+    """A kernel of the workload, for sm_80."""
+    workload, target = Workload.parse(key), find_gpu("sm_80")
+    if choice is None:
+        space = ops.find(workload.op).device_space(workload, target)
+    else:
+        space = spaces.find(workload, target, "mma_sync")
+    choice = choice or space.default()
+    return PackKernel(
+        workload, target, space.name, space.driver, choice, space.params(choice), list(space.apply(choice))
+    )
+
+
+def test_exported_kernels_serve_calls(tmp_path: Path) -> None:
+    kernels = [
+        of_space("matmul(float16;M=*,N=*,K=*;a=n,b=t)", GEMM),
+        of_space("matmul(float16;M=*,N=*,K=*;a=n,b=t,rows=64)", {**GEMM, "split_k": 2}),
+        of_space("softmax(float16;M=*,N=*)"),
+        of_space("gelu(float32;N=*)"),
+    ]
+    device.export(kernels, device.sources(kernels), tmp_path / "export")
+    path = emulator.link_pack(tmp_path / "export", tmp_path / "cuda.so", "sm_86")
+    names = python(CODE, str(path)).stdout.split()
+    few = "matmul(float16;M=*,N=*,K=*;a=n,b=t,rows=64)@sm_80"
+    many = "matmul(float16;M=*,N=*,K=*;a=n,b=t)@sm_80"
+    rows = ["softmax(float16;M=*,N=*)@sm_80", "gelu(float32;N=*)@sm_80", "gelu(float32;N=*)@sm_80"]
+    assert names == [many] * 3 + [few] * 3 + [many, *rows]
+
+
+@pytest.mark.parametrize("op", ["matmul", "softmax", "gelu", "layer_norm"])
+def test_shipped_kernels_are_what_the_extension_binds(op: str) -> None:
+    """Names of launches and params that csrc/cuda asks for."""
+    target = find_gpu("sm_80")
+    for workload in ops.find(op).device_workloads():
+        if op == "matmul":
+            space = spaces.find(workload, target, "mma_sync")
+        else:
+            space = ops.find(op).device_space(workload, target)
+        params = space.params(space.default())
+        wanted = {"align", "layout_a", "layout_b"} if op == "matmul" else {"operands", "flat", "role0", "bytes0"}
+        assert wanted <= params.keys()
+        assert {kernel.name.split(".")[0] for kernel in space.apply(space.default())} == {"launch"}
