@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import random
 from pathlib import Path
 
 import pytest
@@ -25,7 +24,7 @@ def _loaded(pack: Pack) -> None:
 
 def test_nothing_is_chosen_before_it_was_timed(pack: Pack) -> None:
     before = pack.launches
-    x = randn(20, 48).half()
+    x = randn(24, 48).half()
     for name, args in (("mm", (x, x.t())), ("softmax", (x, -1)), ("gelu", (x,)), ("layer_norm", (x, [48]))):
         y, why = by_aten(name, *args, mode="auto")
         assert why == "never timed on a GPU"
@@ -63,13 +62,16 @@ def test_the_plans_of_codegen_are_the_same() -> None:
     """codegen/cuda/plan.py and csrc/cuda/plan.cpp have the same bounds and order."""
     bounds = tvmops._C.cuda_plan_bounds()
     assert bounds == {name: getattr(plan, name) for name in bounds}
-    around = sorted({b + d for name in bounds for b in bounds[name] for d in (0, 1)} | {1})
-    sizes = random.Random(0)
+
+    def around(*names: str) -> list[int]:
+        return sorted({b + d for name in names for b in bounds[name] for d in (0, 1)} | {1})
+
+    sizes = list(itertools.product(*(around(f"GEMM_{name}") for name in ("ROWS", "COLUMNS", "DEPTHS"))))
     for static, batch in itertools.product((False, True), (1, 2)):
         size = plan.gemm_plan_size(static)
         assert tvmops._C.cuda_gemm_plan_size(static) == size
         seen = set()
-        for m, n, k in (sizes.choices(around, k=3) for _ in range(2000)):
+        for m, n, k in sizes:
             bucket = plan.gemm_plan_bucket(static, batch, m, n, k)
             assert tvmops._C.cuda_gemm_plan_bucket(static, batch, m, n, k) == bucket
             seen.add(bucket)
@@ -78,7 +80,7 @@ def test_the_plans_of_codegen_are_the_same() -> None:
     for by_size in (False, True):
         size = plan.rows_plan_size(by_size)
         assert tvmops._C.cuda_rows_plan_size(by_size) == size
-        for rows, n in (sizes.choices(around, k=2) for _ in range(2000)):
+        for rows, n in itertools.product(around("LENGTHS", "ELEMENTS"), repeat=2):
             bucket = plan.rows_plan_bucket(by_size, rows, n)
             assert tvmops._C.cuda_rows_plan_bucket(by_size, rows, n) == bucket
             assert 0 <= bucket < size
@@ -197,6 +199,6 @@ def test_the_command_line(tmp_path: Path) -> None:
     path = compile_pack(tmp_path)
     code = "import sys; sys.argv = ['tvmops', 'kernels']; from tvmops.__main__ import main; sys.exit(main())"
     lines = python(code, env={"TVMOPS_PACK_PATH": str(path)}).stdout.splitlines()
-    ours = [line.split("  ") for line in lines if "@sm_" in line]
+    ours = [line for line in lines if "@sm_" in line]
     assert len(ours) == 21
-    assert all(line[-1] == "for a GPU" and "never timed" in line for line in ours)
+    assert all(line.endswith("for a GPU") and "never timed" in line for line in ours)
