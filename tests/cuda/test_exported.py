@@ -67,10 +67,7 @@ close(served("gelu_", x.clone()), torch.nn.functional.gelu(x.double()), 2.0**-22
 def of_space(key: str, choice: dict[str, int] | None = None) -> PackKernel:
     """A kernel of the workload, for sm_80."""
     workload, target = Workload.parse(key), find_gpu("sm_80")
-    if choice is None:
-        space = ops.find(workload.op).device_space(workload, target)
-    else:
-        space = spaces.find(workload, target, "mma_sync")
+    space = spaces.find(workload, target, "mma_sync" if choice else "device_rows")
     choice = choice or space.default()
     return PackKernel(
         workload, target, space.name, space.driver, choice, space.params(choice), list(space.apply(choice))
@@ -97,11 +94,8 @@ def test_exported_kernels_serve_calls(tmp_path: Path) -> None:
 def test_shipped_kernels_are_what_the_extension_binds(op: str) -> None:
     """Names of launches and params that csrc/cuda asks for."""
     target = find_gpu("sm_80")
-    for workload in ops.find(op).device_workloads():
-        if op == "matmul":
-            space = spaces.find(workload, target, "mma_sync")
-        else:
-            space = ops.find(op).device_space(workload, target)
+    for workload in ops.device_workloads(op):
+        space = spaces.find(workload, target, "mma_sync" if op == "matmul" else "device_rows")
         params = space.params(space.default())
         wanted = {"align", "layout_a", "layout_b"} if op == "matmul" else {"operands", "flat", "role0", "bytes0"}
         assert wanted <= params.keys()
