@@ -1,7 +1,8 @@
 """GEMM with the ``wmma`` intrinsics, scheduled from the TE definition: Heron's structure.
 
 Tiles of A and B in shared memory, fragments ``matrix_a`` and ``matrix_b``, an ``accumulator``, and its way through
-shared memory to C, where bias, activation and residual are applied.
+shared memory to C, where bias, activation and residual are applied. Offsets are 32-bit: A, B and C have less than 2**31
+elements each, all of a batch included.
 
 Source: Bi et al., "Heron: Automatically Constrained High-Performance Library Generation for Deep Learning
 Accelerators", ASPLOS 2023.

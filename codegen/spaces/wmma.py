@@ -64,10 +64,10 @@ class WmmaSpace(DeviceGemmSpace):
             ),
             Relation(
                 f"registers, estimated: at most {target.registers_thread} a thread, {target.registers_sm} a block",
-                ("warps_m", "warps_n", "fragments_m", "fragments_n"),
+                (*ROWS, *COLUMNS, "block_k", "vector"),
                 lambda c: (
                     self.registers(c) <= target.registers_thread
-                    and self.registers(c) * self.tiling(c).threads <= target.registers_sm
+                    and self.registers(c) * self._threads(c) <= target.registers_sm
                 ),
             ),
             Relation(
@@ -101,9 +101,20 @@ class WmmaSpace(DeviceGemmSpace):
         return Tiling(self.workload.dtype, self.along_b, **self.complete(choice))
 
     def registers(self, choice: Choice) -> int:
-        """Of a thread, estimated: each fragment takes 8, of A, B and C alike."""
+        """Of a thread, estimated: each fragment takes 8, of A, B and C alike, and each copy's address one."""
         fm, fn = choice["fragments_m"], choice["fragments_n"]
-        return 8 * (fm * fn + fm + fn) + BASE_REGISTERS
+        return (
+            8 * (fm * fn + fm + fn)
+            + BASE_REGISTERS
+            + self._elements(choice) // (choice["vector"] * self._threads(choice))
+        )
+
+    def _threads(self, choice: Choice) -> int:
+        return WARP * choice["warps_m"] * choice["warps_n"]
+
+    def _elements(self, choice: Choice) -> int:
+        t = self.tiling(choice)
+        return (t.block_m + t.block_n) * t.block_k
 
     def default(self) -> dict[str, int]:
         """By arithmetic, not measured: the tiles of mma_sync's default, as far as C fits in shared memory too."""
