@@ -75,6 +75,10 @@ class Element:
             before = self.a.bind(tirx.BufferLoad(buffer, at))
             after = tiles.combine(self.a, kind, before, self.a.value(term(names)))
             self.a.add(tirx.BufferStore(buffer, after, at))
+        for name, term in step.add.items():
+            buffer, at = tiles.partial(name, self.walk, self.k, self.vector, self.i)
+            value = self.a.value(term(names))
+            self.a.add(tirx.BufferStore(buffer, tirx.BufferLoad(buffer, at) + value, at))
         return self.a.statements
 
     def _resolve(self, name: str) -> Expr:

@@ -47,8 +47,6 @@ class Tiles:
     """Makes the statements of one kernel that go through a thread's vectors."""
 
     def __init__(self, program: Program, dtype: str, n: int | None, *, flat: bool) -> None:
-        if any(o.role == "partial" for o in program.operands):
-            raise CodegenError("a program that sums over rows has no kernel for a GPU")
         if program.constants:
             raise CodegenError("tables for the vectors of a CPU have no place in a kernel for a GPU")
         self.program = program
@@ -60,6 +58,7 @@ class Tiles:
         extents: dict[str, Expr] = {
             "row": self.n if flat else self.rows * self.n,
             "vector": self.n,
+            "partial": self.n,
             "scalar": self.rows,
         }
         self.operands = {o.name: o for o in program.operands if o.role != "scratch"}
@@ -73,6 +72,9 @@ class Tiles:
             for name, b in self._arguments.items()
         }
         self.scratch = {o.name for o in program.operands if o.role == "scratch"}
+        # Sums over rows: room for as many vectors as there are groups, and which of them is this group's.
+        self.rooms: dict[str, tirx.Buffer] = {}
+        self.slot: Expr = i64(0)
         self._words: dict[str, tirx.Buffer] = {}
         self._made: dict[tuple[str, int, str, str], tirx.Buffer] = {}
         # Of the row that the code now is for: which, whether there is one, its vectors, scalars, what is in registers.
@@ -89,6 +91,10 @@ class Tiles:
     def buffers(self) -> list[tirx.Buffer]:
         """The operands, in order."""
         return list(self._arguments.values())
+
+    def argument(self, name: str) -> tirx.Buffer:
+        """An operand as a launch brings it."""
+        return self._arguments[name]
 
     def views(self) -> list[tuple[tirx.Buffer, tirx.Buffer]]:
         """Operands seen as elements and as words."""
@@ -214,6 +220,36 @@ class Tiles:
         """Elements of a vector that are handled at a time: those of a word."""
         return 2 if walk.vector > 1 and any(storage.size(self.kinds[o]) == 2 for o in self.operands) else 1
 
+    def partial(self, name: str, walk: Walk, k: Expr, vector: Expr, i: Expr) -> tuple[tirx.Buffer, list[Expr]]:
+        """Where a group sums an element over rows: in registers if its row is kept there."""
+        if walk.kept:
+            size = walk.vector * walk.count
+            return self.registers(f"partial_{name}", size), [k * i32(walk.vector) + i]
+        return self.rooms[name], [self.slot * self.n + vector * i64(walk.vector) + i.astype("int64")]
+
+    def each_partial(self, walk: Walk, body: Callable[[str, Expr, Expr, Expr], tirx.Stmt]) -> list[tirx.Stmt]:
+        """``body`` for every element that this thread sums over rows: operand, k-th vector, which it is, element."""
+        if not self.rooms:
+            return []
+
+        def tile(start: Expr) -> list[tirx.Stmt]:
+            def one(k: Expr) -> list[tirx.Stmt]:
+                vector = start + k.astype("int64") * walk.group + walk.lane
+                inner = self.unrolled("i", walk.vector, lambda i: [body(name, k, vector, i) for name in self.rooms])
+                return [tirx.IfThenElse(vector < walk.vectors, sequence(*inner), None)]
+
+            return self.unrolled("k", walk.count, one)
+
+        return self.tiles(walk, tile)
+
+    def tiles(self, walk: Walk, tile: Callable[[Expr], list[tirx.Stmt]]) -> list[tirx.Stmt]:
+        """``tile`` for where each tile of a row starts."""
+        if walk.kept:
+            return tile(i64(0))
+        var, at_once = tirx.Var("tile", "int64"), walk.group * i64(walk.count)
+        turns = tirx.truncdiv(walk.vectors + (at_once - i64(1)), at_once)
+        return [tirx.For(var, i64(0), turns, tirx.ForKind.SERIAL, sequence(*tile(var * at_once)))]
+
     def producer(self, name: str) -> Pass:
         """The pass that stores a scratch operand."""
         return next(s for s in self.program.steps if isinstance(s, Pass) and name in s.store)
@@ -221,7 +257,7 @@ class Tiles:
     def loads(self, step: Pass, walk: Walk) -> list[Operand]:
         """The operands in memory that a pass reads. What it reduces of an operand that it stores is what it stored."""
         put = self.stored(step)
-        names = used(Pass(values=step.values, store=put)) | (used(Pass(reduce=step.reduce)) - set(put))
+        names = used(Pass(values=step.values, store=put)) | (used(Pass(reduce=step.reduce, add=step.add)) - set(put))
         names -= set(step.values)
         found = [o for o in self.operands.values() if o.name in names and o.role in ("row", "vector")]
         for name in [] if walk.kept else sorted(self.scratch & names):

@@ -16,14 +16,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import tvm
 from tvm import tirx
 from tvm.ir import Expr
 from tvm.script import tirx as T
 
-from ..leaves.lower import i32, sequence
+from ..leaves.lower import f32, i32, sequence
 from ..program import Pass, Program, Scalars
 from .arithmetic import Arithmetic
+from .row_partials import bound, summed
 from .row_tiles import Tiles, Walk, i64
 
 WARP = 32
@@ -108,20 +108,29 @@ class RowsKernel(Tiles):
                 out += self.once(step_) if isinstance(step_, Scalars) else self.along(step_, walk)
             return sequence(*self.row_start, *out)
 
+        def clear(name: str, k: Expr, vector: Expr, i: Expr) -> tirx.Stmt:
+            buffer, at = self.partial(name, walk, k, vector, i)
+            return tirx.BufferStore(buffer, f32(0.0), at)
+
+        def hand_over(name: str, k: Expr, vector: Expr, i: Expr) -> tirx.Stmt:
+            buffer, at = self.partial(name, walk, k, vector, i)
+            place = self.slot * self.n + vector * i64(walk.vector) + i.astype("int64")
+            return tirx.BufferStore(self.rooms[name], tirx.BufferLoad(buffer, at), [place])
+
+        if self.rooms:
+            self.slot = a.bind(first + group)
+        a.add(*self.each_partial(walk, clear))
         # The first block's rows come first: what is divided may be negative, but not below -step.
-        loop = self.loop("turn", tirx.truncdiv(self.rows - first + (step - i64(1)), step), one)
+        a.add(self.loop("turn", tirx.truncdiv(self.rows - first + (step - i64(1)), step), one))
+        if walk.kept:
+            a.add(*self.each_partial(walk, hand_over))
         self.slots.release(mark)
-        return sequence(*a.statements, loop)
+        return sequence(*a.statements)
 
     def along(self, step: Pass, walk: Walk) -> list[tirx.Stmt]:
         """A pass over a row."""
         out = self.clear(step, walk)
-        if walk.kept:
-            out += self.tile(step, walk, i64(0))
-        else:
-            at_once = walk.group * i64(walk.count)
-            turns = tirx.truncdiv(walk.vectors + (at_once - i64(1)), at_once)
-            out.append(self.loop("tile", turns, lambda i: sequence(*self.tile(step, walk, i * at_once))))
+        out += self.tiles(walk, lambda start: self.tile(step, walk, start))
         return out + self.reduced(step, walk)
 
     def reduced(self, step: Pass, walk: Walk) -> list[tirx.Stmt]:
@@ -225,16 +234,20 @@ class RowsKernel(Tiles):
 
     def func(self) -> tirx.PrimFunc:
         """The whole."""
+        blocks, per_block = self.grid(), tirx.shift_right(i32(self.shape.threads), self.doublings(self.n))
+        slots = blocks.astype("int64") * per_block.astype("int64")
+        self.rooms = {
+            o.name: tirx.decl_buffer((slots * self.n,), "float32", f"{o.name}_room")
+            for o in self.program.operands
+            if o.role == "partial"
+        }
         inside = self.of_elements() if self.flat else self.of_rows()
         made = [tirx.AllocBuffer(b) for b in self.buffers_made()]
         views = [tirx.DeclBuffer(view, data=buffer.data) for view, buffer in self.views()]
-        body: tirx.Stmt = sequence(*made, *views, *inside)
-        for var, tag, extent in (
-            (self.thread, "threadIdx.x", i32(self.shape.threads)),
-            (self.block, "blockIdx.x", self.grid()),
-        ):
-            axis = tirx.IterVar(tvm.ir.Range(i32(0), extent), var, tirx.IterVar.ThreadIndex, tag)
-            body = tirx.AttrStmt(axis, "thread_extent", extent, body)
+        body = bound(self.thread, self.shape.threads, self.block, blocks, sequence(*made, *views, *inside))
+        if self.rooms:
+            rooms = {self.argument(name): room for name, room in self.rooms.items()}
+            body = sequence(*map(tirx.AllocBuffer, rooms.values()), body, summed(rooms, slots, self.n))
         sizes = [self.rows] if not self.flat else []
         sizes += [] if isinstance(self.n, tirx.IntImm) else [self.n]
         func = tirx.PrimFunc([*self.buffers, *sizes, *self.params], body)
@@ -246,7 +259,7 @@ def rows_kernel(program: Program, dtype: str, shape: Shape, n: int | None = None
     """The kernel of a program for ``dtype`` storage; ``n`` is compiled in if given.
 
     Raises:
-        CodegenError: the program adds to partial results, or has tables for a CPU's vectors.
+        CodegenError: the program has tables for a CPU's vectors.
     """
     return RowsKernel(program, dtype, shape, n, flat=flat).func()
 

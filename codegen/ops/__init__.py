@@ -96,9 +96,14 @@ def shipped() -> list[Workload]:
 
 
 def device_shipped(target: GpuTarget) -> list[Workload]:
-    """The workloads worth shipping for a GPU: those of all operators that have a space there."""
+    """The workloads worth shipping for a GPU: those of all operators that have a space there.
+
+    An operator whose ``device_default`` is false has kernels for who asks, but none in a pack by default.
+    """
     every = []
     for op in all_ops():
+        if not getattr(load(op), "device_default", True):
+            continue
         for workload in device_workloads(op):
             try:
                 cast(DeviceOperator, load(op)).device_space(workload, target)

@@ -46,7 +46,7 @@ class RowsOperator:
     # For AVX-512, in every dtype, if not as those two.
     wide: Callable[[], Program] | None = None
     # Whether kernels for GPUs are shipped; their programs, in every dtype, if not as ``make`` and ``low``.
-    on_gpu: bool = False
+    device_default: bool = False
     device: Callable[[], Program | Mapping[str, Program]] | None = None
     # Where the space's defaults are not the best; for float16 and bfloat16, ``knobs_low`` on top.
     knobs: Mapping[str, int] = field(default_factory=dict)
@@ -139,9 +139,9 @@ class RowsOperator:
         return cast("Space", DeviceRowsSpace(workload, target, variants, flat=self.flat))
 
     def device_workloads(self) -> Sequence[Workload]:
-        """Every dtype, any length, if the operator is one of those that are shipped for GPUs."""
+        """Every dtype, any length."""
         dims: dict[str, int | None] = {"N": None} if self.flat else {"M": None, "N": None}
-        return [Workload(self.name, dtype, dims) for dtype in DTYPES] if self.on_gpu else []
+        return [Workload(self.name, dtype, dims) for dtype in DTYPES]
 
 
 def _by_activation(made: Program | Mapping[str, Program]) -> Mapping[str, Program]:

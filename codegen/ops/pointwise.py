@@ -132,7 +132,7 @@ def _operators() -> dict[str, RowsOperator]:
         ):
             made[op] = RowsOperator(
                 op, make, aten, _ours(op, params), params=params, flat=True, flops_per_element=10, fill=fill, low=low,
-                wide=_tabulated(name) if op in TABULATED else None, on_gpu=op in ON_GPU,
+                wide=_tabulated(name) if op in TABULATED else None, device_default=op in ON_GPU,
             )  # fmt: skip
     return made
 

@@ -7,7 +7,7 @@ that a second walk finds the piece in the cache (csrc/drivers/reduce.h).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +46,10 @@ class Reduction(RowsOperator):
         from ..spaces.reduce import ReduceSpace
 
         return ReduceSpace(workload, target, self)
+
+    def device_workloads(self) -> Sequence[Workload]:
+        """None: on a GPU rows are not cut into pieces."""
+        return []
 
 
 def _fold(kind: str) -> Callable[[], Mapping[str, Program]]:

@@ -188,21 +188,21 @@ def _operators() -> dict[str, RowsOperator]:
         RowsOperator(
             "softmax", _softmax, _named("aten", "softmax"), _named("tvmops", "softmax"),
             column=True, flops_per_element=20, low=_softmax_low, knobs=KNOBS, knobs_low=KNOBS_LOW,
-            on_gpu=True, device=_softmax_low,
+            device_default=True, device=_softmax_low,
         ),
         RowsOperator(
             "softmax_backward", _softmax_backward, _aten_backward("_softmax_backward_data"),
             _named("tvmops", "softmax_backward"), column=True, flops_per_element=4, knobs=KNOBS, knobs_low=KNOBS_LOW,
-            on_gpu=True,
+            device_default=True,
         ),
         RowsOperator(
             "log_softmax", _log_softmax, _named("aten", "log_softmax"), _named("tvmops", "log_softmax"),
-            column=True, flops_per_element=20, knobs=KNOBS, knobs_low=KNOBS_LOW, on_gpu=True,
+            column=True, flops_per_element=20, knobs=KNOBS, knobs_low=KNOBS_LOW, device_default=True,
         ),
         RowsOperator(
             "log_softmax_backward", _log_softmax_backward, _aten_backward("_log_softmax_backward_data"),
             _named("tvmops", "log_softmax_backward"), column=True, flops_per_element=20, fill=_logarithms, knobs=KNOBS,
-            on_gpu=True,
+            device_default=True,
         ),
         RowsOperator(
             "logsumexp", _logsumexp, _named("aten", "logsumexp"), _named("tvmops", "logsumexp"),

@@ -46,7 +46,7 @@ class DeviceRowsSpace:
             Knob("vector_bytes", (4, 8, 16), "loaded at once, of a row"),
             Knob("kept", (1,) if flat else (1, 2, 4, 8, 16), "vectors of a row that a thread keeps in registers"),
             Knob("unroll", (1, 2, 4, 8), "vectors in flight of rows that are not kept"),
-            Knob("blocks", (4, 8, 16, 32, 64), "blocks of a grid, at most, for each multiprocessor"),
+            Knob("blocks", (1, 2, 4, 8, 16, 32, 64), "blocks of a grid, at most, for each multiprocessor"),
         )
         sizes = ("vector_bytes", "kept", "unroll")
         self.constraints = (
@@ -77,6 +77,8 @@ class DeviceRowsSpace:
             if o.role in ("row", "vector", "scratch"):
                 # What is only written goes vector by vector.
                 words += vector * storage.size(kind) // WORD * (1 if o.written and o.role == "row" else deep)
+            elif o.role == "partial":
+                words += vector * choice["kept"]
         sums = max((len(step.reduce) for step in self.program.steps if isinstance(step, Pass)), default=0)
         return BASE_REGISTERS + words + sums * vector
 
@@ -94,9 +96,12 @@ class DeviceRowsSpace:
         """By arithmetic, not measured.
 
         A multiprocessor needs about 16 KB on their way from memory: eight warps with four loads of 16 bytes a thread.
-        A thread has up to 32 elements of a row, so that 1024 elements are a warp's, without a barrier.
+        A thread has up to 32 elements of a row, so that 1024 elements are a warp's, without a barrier. Sums over rows
+        take registers and leave a vector for each group of threads: wide blocks, as many as there is room for.
         """
-        choice = {"threads": 256, "vector_bytes": 16, "kept": 1, "unroll": 2, "blocks": 32}
+        sums = any(o.role == "partial" for o in self.program.operands)
+        choice = {"threads": 512 if sums else 256, "vector_bytes": 16, "kept": 1, "unroll": 1 if sums else 2}
+        choice["blocks"] = 2 if sums else 32
         if not self.flat:
             choice["kept"] = 32 * storage.size(self.workload.dtype) // 16
         while self.registers(choice) > 128 and choice["kept"] > 1:

@@ -26,14 +26,22 @@ def array(tensor):
 class Rows:
     """A kernel that can be called; what it writes is full of 7 before."""
 
-    def __init__(self, kernel: DeviceKernel, program: Program, dtype: str, directory: Path, flat: bool = False) -> None:
+    def __init__(
+        self,
+        kernel: DeviceKernel,
+        program: Program,
+        dtype: str,
+        directory: Path,
+        flat: bool = False,
+        order: str = "forward",
+    ) -> None:
         self.kernel, self.program, self.dtype, self.flat = kernel, program, dtype, flat
         library = emulator.compile(emit(kernel, find_gpu(TARGET)).text, directory)
-        self.emulated = emulator.Emulated(library, TARGET)
+        self.emulated = emulator.Emulated(library, TARGET, order=order)
 
     def __call__(self, given, rows, n, params=()):
         """``given``: tensors by name; returns those that are written."""
-        shapes = {"row": (rows, n), "vector": (n,), "scalar": (rows,)}
+        shapes = {"row": (rows, n), "vector": (n,), "partial": (n,), "scalar": (rows,)}
         tensors = {}
         for name in self.kernel.buffers:
             o = self.program.operand(name)
