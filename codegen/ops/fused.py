@@ -197,7 +197,9 @@ OPERATORS = {
         _operator("add_activation", _programs(_add), flat=True),
         # Of the others the output is saved, from which the pointwise functions' own kernels make the gradient.
         _operator("add_activation_backward", _programs(_add_backward, ("gelu", "gelu_tanh", "silu")), flat=True),
-        _operator("gated_activation", _programs(_gated), flat=True, device_default=True, device=_programs(_gated, ON_GPU)),
+        _operator(
+            "gated_activation", _programs(_gated), flat=True, device_default=True, device=_programs(_gated, ON_GPU)
+        ),
         _operator("gated_activation_backward", _programs(_gated_backward), flat=True),
         _operator("star_relu", _star_relu, (0.9, -0.4), flat=True),
         _operator("star_relu_backward", _star_relu_backward, (0.9,)),

@@ -7,8 +7,11 @@ import torch
 from codegen import ops, spaces
 from codegen.cuda.kernel import DeviceKernel
 from codegen.cuda.lower import emit
+from codegen.cuda.rows import operands, rows_kernel
 from codegen.measure import emulator
 from codegen.program import Program
+from codegen.spaces.device_rows import PASS_CONFIG
+from codegen.spaces.device_rows import SIZES as KERNEL_SIZES
 from codegen.target import find_gpu
 from codegen.workload import Workload
 
@@ -21,6 +24,14 @@ SIZES = [(5, 1), (3, 7), (70, 24), (33, 64), (3, 100), (2, 1024), (3, 1000), (1,
 
 def array(tensor):
     return tensor.view(torch.int16).numpy() if tensor.dtype == torch.bfloat16 else tensor.numpy()
+
+
+def kernel(program, dtype, shape, n=None, *, flat=False):
+    """A kernel of a program, whatever its space would say."""
+    return DeviceKernel(
+        "rows", lambda: rows_kernel(program, dtype, shape, n, flat=flat), tuple(operands(program)), KERNEL_SIZES,
+        program.params, config=PASS_CONFIG,
+    )  # fmt: skip
 
 
 class Rows:

@@ -6,17 +6,15 @@ import pytest
 import torch
 
 from codegen import ops, spaces
-from codegen.cuda.kernel import DeviceKernel
 from codegen.cuda.lower import emit
-from codegen.cuda.rows import Shape, operands, rows_kernel
+from codegen.cuda.rows import Shape, rows_kernel
 from codegen.errors import CodegenError
 from codegen.program import Operand, Pass, Program, Scalars
-from codegen.spaces.device_rows import PASS_CONFIG, SIZES
 from codegen.spaces.solver import Solver
 from codegen.spaces.space import broken
 from codegen.target import GPU_TARGETS, find_gpu
 from codegen.workload import Workload
-from tests.codegen.cuda.device_rows import TARGET, TORCH, Rows, within
+from tests.codegen.cuda.device_rows import TARGET, TORCH, Rows, kernel, within
 
 # Every role, a sum of what was stored and so rounded, two reductions in one pass, three passes.
 PROGRAM = Program(
@@ -49,13 +47,6 @@ PROGRAM = Program(
 # A block of two warps, rows of at most 64 * 2 vectors kept, few blocks, so that each has several rows.
 VECTORS = {"float32": (1, 4), "bfloat16": (2, 8), "float16": (1, 4, 8)}
 LENGTHS = {1: 9, 7: 5, 8: 70, 40: 21, 64: 10, 100: 5, 131: 3, 256: 3, 512: 2, 1024: 2, 1032: 2, 2056: 1, 2057: 1}
-
-
-def kernel(program, dtype, shape, n=None, *, flat=False):
-    return DeviceKernel(
-        "rows", lambda: rows_kernel(program, dtype, shape, n, flat=flat), tuple(operands(program)), SIZES,
-        program.params, config=PASS_CONFIG,
-    )  # fmt: skip
 
 
 def given(dtype, rows, n):
@@ -151,28 +142,6 @@ def test_in_place(tmp_path):
     expected = x.relu()
     rows_of.emulated.launch("rows", [x.numpy(), x.numpy()], [1, 1001])
     assert torch.equal(x, expected)
-
-
-@pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_sums_over_rows(tmp_path, dtype):
-    """The gradients of weights, in a fixed order: from registers, and from memory where rows are not kept."""
-    program = ops.load("layer_norm_backward").variants(dtype)[""]
-    shape = Shape(threads=64, vector=4, kept=2, unroll=2, blocks=3)
-    rows_of = Rows(kernel(program, dtype, shape), program, dtype, tmp_path)
-    for rows, n in ((5, 1), (70, 8), (9, 64), (20, 100), (7, 512), (3, 1000), (5, 1001)):
-        torch.manual_seed(n)
-        x, g, weight = torch.randn(rows, n).to(TORCH[dtype]), torch.randn(rows, n).to(TORCH[dtype]), torch.randn(n)
-        mean = x.double().mean(1)
-        rstd = (x.double().var(1, unbiased=False) + 1e-5).rsqrt()
-        given = {"g": g, "x": x, "mean": mean.float(), "rstd": rstd.float(), "weight": weight}
-        got = rows_of(given, rows, n)
-        k, r = g.double() * weight.double(), rstd[:, None]
-        h = (x.double() - mean[:, None]) * r
-        within(got["dweight"], (g * h).sum(0), 3e-6)
-        within(got["dbias"], g.double().sum(0), 3e-6)
-        within(got["dx"], r * (k - k.mean(1, keepdim=True) - h * (k * h).mean(1, keepdim=True)), 3e-6)
-        again = Rows(rows_of.kernel, program, dtype, tmp_path, order="random")(given, rows, n)
-        assert all(torch.equal(got[name], again[name]) for name in got)
 
 
 def test_what_has_no_kernel():
