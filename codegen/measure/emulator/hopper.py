@@ -56,9 +56,14 @@ def _wait(i: Instruction) -> str:
     return f"emulator::mbarrier_wait({place}, {parity}, {i.line}); {done} = true;"
 
 
-@instruction(r"fence\.mbarrier_init\.release\.cluster|fence\.proxy\.async(\.shared::(cta|cluster))?")
+@instruction(r"fence\.mbarrier_init\.release\.cluster")
+def _fence_barriers(i: Instruction) -> str:
+    return "emulator::fence_barriers();"
+
+
+@instruction(r"fence\.proxy\.async(\.shared::(cta|cluster))?")
 def _fence(i: Instruction) -> str:
-    return f"emulator::fence_async({i.line});"
+    return "emulator::fence_async();"
 
 
 @instruction(

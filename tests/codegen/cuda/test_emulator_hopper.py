@@ -182,7 +182,14 @@ def test_wgmma_without_a_swizzle(tmp_path, a_t, b_t, keep):
 _MULTIPLY = _GEMM.format(a=_word(128, 256), b=_word(512, 1024), keep=1, a_t=0, b_t=0)
 _BARRIER = "__shared__ __align__(16) uint64_t b[2]; if (threadIdx.x == 0) init(b, 1); __syncthreads();"
 
+_PROXY = 'asm volatile("fence.proxy.async.shared::cta;" ::: "memory");'
 BAD = {
+    "no fence after stores": (_MULTIPLY.replace(_PROXY, ""), r"thread \(\d+,0,0\) wrote with no fence.proxy.async"),
+    "a fence of other threads": (_MULTIPLY.replace(_PROXY, f"if (threadIdx.x < 32) {_PROXY}"), "no fence.proxy.async"),
+    "a fence for barriers alone": (
+        _MULTIPLY.replace("fence.proxy.async.shared::cta", "fence.mbarrier_init.release.cluster"),
+        "no fence.proxy.async",
+    ),
     "no wgmma.fence": (_MULTIPLY.replace("fence();", ""), "wgmma.fence"),
     "a matrix beyond shared memory": (
         _MULTIPLY.replace("at(shared) + 4096", "at(shared) + 262000"),

@@ -124,6 +124,9 @@ void check_atomic(const Thread& by, const void* pointer, size_t bytes, const cha
 // From `begin_copy` to `end_copy` nobody may touch these shared bytes. A copy that ends is a write of `by` then.
 void begin_copy(const Thread& by, uint32_t address, size_t bytes, const char* what);
 void end_copy(const Thread& by, uint32_t address, size_t bytes);
+// The asynchronous proxy sees what a thread stored in shared memory once that thread executed a fence; hopper.cpp.
+void note_store(const Thread& by, uint32_t address);
+void check_fenced(uint32_t address, size_t bytes, const char* what);
 
 // cp.async: starts a copy, closes a group, waits until at most `left` groups are under way.
 void copy_start(uint32_t to, const void* source, uint32_t bytes, uint32_t from);

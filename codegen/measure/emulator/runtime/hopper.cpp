@@ -47,6 +47,9 @@ std::map<uint32_t, Barrier> barriers;
 std::vector<Load> loads;
 uint32_t registers[kWarps];  // of a thread
 uint32_t free_registers;     // of the block
+// By whom (counted from 1; 0: by a bulk copy, or nobody) a byte of shared memory was stored, and after how many of its
+// fences.
+uint16_t stored_by[kSharedLimit], stored_after[kSharedLimit], fences[kThreads];
 
 Barrier& find(uint32_t address, const char* what, int line) {
   const auto found = barriers.find(address);
@@ -113,6 +116,7 @@ void land(const Load& load) {
     }
   }
   end_copy(*load.by, load.to, load.bytes);
+  std::memset(stored_by + load.to, 0, load.bytes * sizeof stored_by[0]);
   Barrier& b = barriers.at(load.barrier);
   release_for(*load.by, b.arriving);
   b.bytes -= load.bytes;
@@ -136,6 +140,7 @@ void begin() {
   const uint32_t each = 65536u / (uint32_t)thread_count() / 8 * 8;
   for (uint32_t& count : registers) count = each < 256 ? each : 256;
   free_registers = 0;
+  std::memset(stored_by, 0, sizeof stored_by);
   on_idle(land_one);
 }
 
@@ -170,6 +175,20 @@ int encode(void* out, int type, uint32_t rank, void* base, const uint64_t* exten
 const DriverFunction encode_tiled("cuTensorMapEncodeTiled", (void*)encode);
 
 }  // namespace
+
+void note_store(const Thread& by, uint32_t address) {
+  stored_by[address] = static_cast<uint16_t>(by.linear + 1);
+  stored_after[address] = fences[by.linear];
+}
+
+void check_fenced(uint32_t address, size_t bytes, const char* what) {
+  for (uint32_t i = address; i < address + bytes; ++i) {
+    if (!stored_by[i] || stored_after[i] != fences[stored_by[i] - 1]) continue;
+    const Index t = thread((stored_by[i] - 1) / kLanes, (stored_by[i] - 1) % kLanes).index;
+    fail("reads shared address %u (%s), which thread (%u,%u,%u) wrote with no fence.proxy.async after it",
+         i - kSharedBase, what, t.x, t.y, t.z);
+  }
+}
 
 void mbarrier_init(uint32_t address, uint32_t count, int line) {
   if (count < 1 || count > kMostArrivals) fail("makes a barrier of %u arrivals (line %d)", count, line);
@@ -239,8 +258,13 @@ void tma_load(uint32_t to, const void* map, const int32_t* at, int rank, uint32_
   }
 }
 
-void fence_async(int) {
+void fence_barriers() {
   for (auto& [address, b] : barriers) b.fenced = b.fenced || b.by == self->linear;
+}
+
+void fence_async() {
+  ++fences[self->linear];
+  fence_barriers();
 }
 
 void set_registers(bool more, uint32_t count, int line) {

@@ -17,8 +17,10 @@ void mbarrier_wait(uint32_t address, uint32_t parity, int line);
 // cp.async.bulk.tensor from global to shared memory, which completes on a barrier.
 void tma_load(uint32_t to, const void* map, const int32_t* coordinates, int rank, uint32_t barrier, int line);
 
-// fence.mbarrier_init and fence.proxy.async: what this thread did to shared memory is there for the asynchronous proxy.
-void fence_async(int line);
+// fence.mbarrier_init: the barriers that this thread made are there for the asynchronous proxy; fence.proxy.async: so
+// is all that it did to shared memory.
+void fence_barriers();
+void fence_async();
 
 void set_registers(bool more, uint32_t count, int line);
 

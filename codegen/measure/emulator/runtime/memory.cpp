@@ -135,6 +135,7 @@ void shared_access(const Thread& by, uint32_t at, size_t bytes, bool write, bool
     }
     if (write) {
       state[i] |= kWritten;
+      note_store(by, i);
     } else if (options.uninitialized && !(state[i] & kWritten)) {
       fail("reads shared address %u (%s), which nothing has written", i - kSharedBase, what);
     }

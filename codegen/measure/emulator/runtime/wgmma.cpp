@@ -79,7 +79,10 @@ void gather(const Thread& by, uint64_t bits, bool transposed, bool bfloat16, int
       }
       const char* memory = shared_pointer(address);
       // Units of 16 bytes hold 8 neighbours along the contiguous extent.
-      if ((transposed ? i : k) % 8 == 0) check_read(by, memory, 16, 16, "wgmma");
+      if ((transposed ? i : k) % 8 == 0) {
+        check_read(by, memory, 16, 16, "wgmma");
+        check_fenced(address, 16, "wgmma");
+      }
       uint16_t value;
       std::memcpy(&value, memory, 2);
       out[i * kDepth + k] = to_float(value, bfloat16);
