@@ -13,6 +13,8 @@ import tvm
 from tvm import te
 
 from . import ops, spaces
+from .cuda.kernel import DeviceKernel
+from .cuda.lower import emit
 from .errors import CodegenError
 from .export import device, objects, pack, sass
 from .export.pack import PackKernel
@@ -68,28 +70,31 @@ def _compiled(kernel: PackKernel, leaf: str | None) -> tvm.runtime.Executable:
 
 def show_cu(kernel: PackKernel, leaf: str | None) -> str:
     """The CUDA source, launcher included."""
-    return device.sources([kernel])[0].text
+    return emit(_launch(kernel, leaf), cast(GpuTarget, kernel.target)).text
 
 
 def show_sass(kernel: PackKernel, leaf: str | None) -> str:
     """The machine code of a GPU, disassembled."""
     with _on_device(kernel) as compiled:
-        return sass.text(compiled.object)
+        return sass.text(compiled[_launch(kernel, leaf).symbol].object)
 
 
 def show_time(kernel: PackKernel, leaf: str | None) -> str:
     """Registers, instructions and predicted times."""
     with _on_device(kernel) as compiled:
-        return json.dumps(device.about(compiled), indent=1)
+        return json.dumps(device.about(kernel, compiled), indent=1)
+
+
+def _launch(kernel: PackKernel, leaf: str | None) -> DeviceKernel:
+    return cast(DeviceKernel, pick(kernel, leaf))
 
 
 @contextlib.contextmanager
-def _on_device(kernel: PackKernel) -> Iterator[device.Compiled]:
+def _on_device(kernel: PackKernel) -> Iterator[dict[str, device.Compiled]]:
     with tempfile.TemporaryDirectory() as folder:
         found = device.sources([kernel])
         device.export([kernel], found, Path(folder))
-        (compiled,) = device.compile_all([kernel], found, Path(folder), Path(folder))
-        yield compiled
+        yield device.compile_all(found, Path(folder), Path(folder))
 
 
 def show_c(kernel: PackKernel, leaf: str | None) -> str:

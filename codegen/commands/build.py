@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +17,7 @@ from .. import spaces
 from .. import tune as tuning
 from ..errors import CodegenError
 from ..export import device, pack, selection
+from ..export.pack import PackKernel
 from ..records import SHIPPED
 from ..target import GpuTarget, Target
 from ._common import AnyTargetsOption, RecordsOption, any_targets_of, app, line, out, progress
@@ -117,20 +118,20 @@ def export(
         if predict:
             with tempfile.TemporaryDirectory() as objects:
                 step = _step(bar, "machine code")
-                compiled = device.compile_all(kernels, found, out_dir, Path(objects), step)
+                compiled = device.compile_all(found, out_dir, Path(objects), step)
                 device.export(kernels, found, out_dir, compiled)
     if predict:
-        out.print(_predictions(compiled))
+        out.print(_predictions(kernels, compiled))
     typer.echo(f"{out_dir}: {len(kernels)} kernels; make -C {out_dir} makes cuda.so of them")
 
 
-def _predictions(compiled: Sequence[device.Compiled]) -> Table:
+def _predictions(kernels: Sequence[PackKernel], compiled: Mapping[str, device.Compiled]) -> Table:
     table = Table("kernel", "sizes", "predicted", "TFLOP/s", "GB/s", "limit")
-    for one in compiled:
-        for p in device.predictions(one):
+    for kernel in kernels:
+        for p in device.predictions(kernel, compiled):
             sizes = ",".join(f"{name}={size}" for name, size in p.sizes.items())
             time = f"{p.seconds * 1e6:.1f} us"
-            table.add_row(one.kernel.name, sizes, time, f"{p.tflops:.0f}", f"{p.gigabytes_per_second:.0f}", p.limit)
+            table.add_row(kernel.name, sizes, time, f"{p.tflops:.0f}", f"{p.gigabytes_per_second:.0f}", p.limit)
     return table
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from ..cuda.kernel import DeviceKernel
 from ..cuda.lower import DeviceSource, emit
@@ -29,47 +29,51 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Compiled:
-    """A kernel as machine code: the object with its launcher, and what its device functions are."""
+    """A source as machine code: the object with its launcher, and what its device functions are."""
 
-    kernel: PackKernel
     source: DeviceSource
     object: Path
     usages: Sequence[nvcc.Usage]
     instructions: Mapping[str, Sequence[sass.Instruction]]
 
 
-def device_kernel(kernel: PackKernel) -> DeviceKernel:
-    """What the space made of the kernel's choice: always one."""
-    (found,) = kernel.leaves
-    return cast(DeviceKernel, found)
+Sources = Mapping[str, DeviceSource]  # by symbol
 
 
-def sources(kernels: Sequence[PackKernel], progress: Progress = lambda *_: None) -> list[DeviceSource]:
-    """The CUDA source of each kernel.
+def launches(kernel: PackKernel) -> list[DeviceKernel]:
+    """What the space made of the kernel's choice, one for each variant."""
+    return cast(list[DeviceKernel], list(kernel.leaves))
+
+
+def sources(kernels: Sequence[PackKernel], progress: Progress = lambda *_: None) -> dict[str, DeviceSource]:
+    """The CUDA sources of kernels, each symbol once.
 
     Raises:
-        CodegenError: two kernels have the same symbol, or one can't be lowered.
+        CodegenError: kernels for different targets have a symbol in common, or one can't be lowered.
     """
-    owners: dict[str, str] = {}
-    for kernel in kernels:
-        symbol = device_kernel(kernel).symbol
-        if symbol in owners:
-            raise CodegenError(f"{kernel.name} and {owners[symbol]} have the same symbol {symbol}")
-        owners[symbol] = kernel.name
-    found = []
+    found: dict[str, DeviceSource] = {}
     for done, kernel in enumerate(kernels, 1):
-        found.append(emit(device_kernel(kernel), cast(GpuTarget, kernel.target)))
-        progress(f"{kernel.workload.op} for {kernel.target.name}", done, len(kernels))
+        target = cast(GpuTarget, kernel.target)
+        for one in launches(kernel):
+            known = found.get(one.symbol)
+            if known and known.target != target:
+                names = f"{target.name} and {known.target.name}"
+                raise CodegenError(f"{kernel.name}: kernels for {names} have the same symbol {one.symbol}")
+            if not known:
+                found[one.symbol] = emit(one, target)
+        progress(f"{kernel.workload.op} for {target.name}", done, len(kernels))
     return found
 
 
-def _as_leaves(kernel: PackKernel, source: DeviceSource) -> PackKernel:
-    """The kernel with the C functions of its source in place of its schedule."""
-    make = device_kernel(kernel).make
-    leaves = [Leaf("launch", f"tvmops_launch_{source.symbol}", make)]
-    if source.workspace:
-        leaves.append(Leaf("workspace", f"tvmops_workspace_{source.symbol}", make))
-    return replace(kernel, leaves=leaves)
+def as_leaves(kernel: PackKernel, found: Sources) -> list[Leaf]:
+    """The C functions of the kernel's sources, by the names that the extension knows them by."""
+    leaves = []
+    for one in launches(kernel):
+        leaves.append(Leaf(one.name, f"tvmops_launch_{one.symbol}", one.make))
+        if found[one.symbol].workspace:
+            name = one.name.replace("launch", "workspace", 1)
+            leaves.append(Leaf(name, f"tvmops_workspace_{one.symbol}", one.make))
+    return leaves
 
 
 def _write(path: Path, text: str) -> None:
@@ -78,16 +82,13 @@ def _write(path: Path, text: str) -> None:
         path.write_text(text)
 
 
-def source_path(directory: Path, source: DeviceSource) -> Path:
+def source_path(directory: Path, symbol: str) -> Path:
     """Where :func:`export` puts a source."""
-    return directory / f"{PREFIX}{source.symbol}.cu"
+    return directory / f"{PREFIX}{symbol}.cu"
 
 
 def export(
-    kernels: Sequence[PackKernel],
-    found: Sequence[DeviceSource],
-    directory: Path,
-    compiled: Sequence[Compiled] = (),
+    kernels: Sequence[PackKernel], found: Sources, directory: Path, compiled: Mapping[str, Compiled] | None = None
 ) -> None:
     """Writes what a machine with nvcc and a C compiler builds a pack from: sources, table, header, manifest, Makefile.
 
@@ -101,13 +102,15 @@ def export(
     if not kernels:
         raise CodegenError("there are no kernels for these targets")
     directory.mkdir(parents=True, exist_ok=True)
-    facts = {one.source.symbol: about(one) for one in compiled}
     written = []
-    for kernel, source in zip(kernels, found, strict=True):
-        _write(source_path(directory, source), source.text)
-        more = {"symbol": source.symbol, "source": source_path(directory, source).name, **facts.get(source.symbol, {})}
-        written.append(replace(_as_leaves(kernel, source), about={**kernel.about, **more}))
-    for stale in set(directory.glob(f"{PREFIX}*.cu")) - {source_path(directory, source) for source in found}:
+    for kernel in kernels:
+        more = {"sources": [source_path(directory, one.symbol).name for one in launches(kernel)]}
+        if compiled:
+            more |= about(kernel, compiled)
+        written.append(replace(kernel, leaves=as_leaves(kernel, found), about={**kernel.about, **more}))
+    for symbol, source in found.items():
+        _write(source_path(directory, symbol), source.text)
+    for stale in set(directory.glob(f"{PREFIX}*.cu")) - {source_path(directory, symbol) for symbol in found}:
         stale.unlink()
     pack.write_sources(written, directory)
     _write(directory / pack.DEVICE_ENTRIES, pack.device_entries().read_text())
@@ -116,45 +119,42 @@ def export(
     _write(directory / "kernels.mk", _lists(found, directory))
 
 
-def _lists(found: Sequence[DeviceSource], directory: Path) -> str:
+def _lists(found: Sources, directory: Path) -> str:
     """What the Makefile reads: which sources are for which target."""
-    targets = list(dict.fromkeys(source.target.name for source in found))
+    targets = list(dict.fromkeys(source.target.name for source in found.values()))
     out = [f"KNOWN := {' '.join(targets)}", f"FLAGS := {' '.join(nvcc.FLAGS)}"]
     for target in targets:
-        names = [source_path(directory, source).name for source in found if source.target.name == target]
+        names = [source_path(directory, symbol).name for symbol, one in found.items() if one.target.name == target]
         out.append(" \\\n  ".join([f"KERNELS_{target} :=", *names]))
     return "\n".join(out) + "\n"
 
 
-def about(one: Compiled) -> dict[str, object]:
-    """What the manifest says of machine code: by device function registers, shared memory and instructions; times."""
-    functions = {
-        usage.function: {
-            "registers": usage.registers,
-            "spill_bytes": usage.spill_stores + usage.spill_loads,
-            "stack_bytes": usage.stack,
-            "shared_bytes": usage.shared,
-            "instructions": dict(sass.kinds(one.instructions[usage.function])),
-        }
-        for usage in one.usages
-    }
-    return {"functions": functions, "predicted": [vars(p) for p in predictions(one)]}
+def about(kernel: PackKernel, compiled: Mapping[str, Compiled]) -> dict[str, Any]:
+    """What the manifest says of machine code: of each device function what it takes; the predicted times."""
+    functions = {}
+    for launch in launches(kernel):
+        one = compiled[launch.symbol]
+        for usage in one.usages:
+            functions[usage.function] = {
+                "registers": usage.registers,
+                "spill_bytes": usage.spill_stores + usage.spill_loads,
+                "stack_bytes": usage.stack,
+                "shared_bytes": usage.shared,
+                "instructions": dict(sass.kinds(one.instructions[usage.function])),
+            }
+    return {"functions": functions, "predicted": [vars(p) for p in predictions(kernel, compiled)]}
 
 
-def predictions(one: Compiled) -> list[Prediction]:
-    """The predicted times of a kernel at the sizes that it would be timed at."""
-    kernel = one.kernel
+def predictions(kernel: PackKernel, compiled: Mapping[str, Compiled]) -> list[Prediction]:
+    """The predicted times of a kernel, of its first variant, at the sizes that it would be timed at."""
+    one = compiled[launches(kernel)[0].symbol]
     sizes = [dict(point.sizes) for point in points(kernel.workload, kernel.driver)]
     return predict(kernel, one.source, one.usages, one.instructions, sizes)
 
 
 def compile_all(
-    kernels: Sequence[PackKernel],
-    found: Sequence[DeviceSource],
-    directory: Path,
-    objects: Path,
-    progress: Progress = lambda *_: None,
-) -> list[Compiled]:
+    found: Sources, directory: Path, objects: Path, progress: Progress = lambda *_: None
+) -> dict[str, Compiled]:
     """Compiles exported sources, several at a time; an object made from the same content before is taken as it is.
 
     Raises:
@@ -164,18 +164,18 @@ def compile_all(
     nvcc.find()  # before many look for it at once
     done = 0
 
-    def one(kernel: PackKernel, source: DeviceSource) -> Compiled:
+    def one(source: DeviceSource) -> Compiled:
         nonlocal done
         path = objects / f"{PREFIX}{source.symbol}.o"
-        usages = _compile(source_path(directory, source), path, source.target.name)
-        nvcc.refuse_spills(usages, kernel.name)
-        result = Compiled(kernel, source, path, usages, sass.disassemble(path))
+        usages = _compile(source_path(directory, source.symbol), path, source.target.name)
+        nvcc.refuse_spills(usages, source.symbol)
+        result = Compiled(source, path, usages, sass.disassemble(path))
         done += 1
-        progress(f"{kernel.workload.op} for {kernel.target.name}", done, len(kernels))
+        progress(source.symbol, done, len(found))
         return result
 
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        return list(pool.map(one, kernels, found))
+        return dict(zip(found, pool.map(one, found.values()), strict=True))
 
 
 def _compile(source: Path, path: Path, target: str) -> list[nvcc.Usage]:
@@ -219,11 +219,11 @@ def build(
     toolkit = nvcc.find()  # before minutes of work
     found = sources(kernels, lowered)
     export(kernels, found, directory)
-    made = compile_all(kernels, found, directory, objects, compiled)
+    made = compile_all(found, directory, objects, compiled)
     export(kernels, found, directory, made)
     entries = objects / "pack_device.o"
-    _compile(directory / pack.DEVICE_ENTRIES, entries, found[0].target.name)
-    linked = [*(one.object for one in made), entries]
+    _compile(directory / pack.DEVICE_ENTRIES, entries, kernels[0].target.name)
+    linked = [*(one.object for one in made.values()), entries]
     return pack.link_if_changed(directory, library, linked, link_options(toolkit))
 
 

@@ -59,6 +59,7 @@ class Usage:
     """What one device function takes, by ptxas. Bytes are those of a thread, but for ``shared``, a block's."""
 
     function: str
+    architecture: str
     registers: int
     stack: int
     spill_stores: int
@@ -115,13 +116,18 @@ def _toolkit(nvcc: str, how: str) -> Toolkit:
     return Toolkit(nvcc, Path(top[1].strip()).resolve(), version[1])
 
 
-def gencode(architecture: str) -> str:
-    """nvcc's option for machine code of one architecture, such as "sm_90a"."""
-    return f"-gencode=arch=compute_{architecture.removeprefix('sm_')},code={architecture}"
+def gencode(architecture: str, also: Sequence[str] = ()) -> str:
+    """nvcc's option for machine code of an architecture, such as "sm_90a", and from the same PTX of others."""
+    code = ",".join([architecture, *also])
+    return f"-gencode=arch=compute_{architecture.removeprefix('sm_')},code=[{code}]"
 
 
-def compile_source(source: Path, output: Path, architecture: str, include: Sequence[Path] = ()) -> list[Usage]:
-    """Compiles a ``.cu`` to an object for the host's linker, or to a cubin if ``output`` ends in ``.cubin``.
+def compile_source(
+    source: Path, output: Path, architecture: str, include: Sequence[Path] = (), also: Sequence[str] = ()
+) -> list[Usage]:
+    """Compiles a ``.cu`` to an object for the linker or, without the part of the host, to a ``.cubin`` or ``.fatbin``.
+
+    ``also`` names architectures to make machine code for from the PTX of ``architecture``; a cubin has no room for it.
 
     Returns:
         What each device function takes.
@@ -163,12 +169,14 @@ def usages(said: str) -> list[Usage]:
     found = []
     # Split at the names of functions: [before, name, architecture, text, name, ...].
     parts = _FUNCTION.split(said)
-    for name, text in zip(parts[1::3], parts[3::3], strict=True):
+    for name, architecture, text in zip(parts[1::3], parts[2::3], parts[3::3], strict=True):
         stack, registers, shared = _STACK.search(text), _REGISTERS.search(text), _SHARED.search(text)
         if stack and registers:
             frame, stores, loads = (int(bytes_) for bytes_ in stack.groups())
             static = int(shared[1]) if shared else 0
-            found.append(Usage(name, int(registers[1]), frame, stores, loads, static, tuple(losses.get(name, ()))))
+            found.append(
+                Usage(name, architecture, int(registers[1]), frame, stores, loads, static, tuple(losses.get(name, ())))
+            )
     return found
 
 

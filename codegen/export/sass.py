@@ -32,8 +32,8 @@ class Instruction:
         return self.opcode.split(".", 1)[0]
 
 
-def text(path: Path) -> str:
-    """The instructions of an object or cubin, to read.
+def text(path: Path, architecture: str | None = None) -> str:
+    """The instructions of an object, cubin or fatbin, to read; where it has several architectures, those of one.
 
     Raises:
         CodegenError: cuobjdump or nvdisasm is missing, or the file holds no device code.
@@ -44,7 +44,7 @@ def text(path: Path) -> str:
         if not tool:
             raise CodegenError(f"{name} is not found, beside nvcc or on PATH; pip install 'tvmops[cuda]' brings it")
     search = os.pathsep.join([*(str(Path(tool).parent) for tool in tools if tool), os.environ.get("PATH", "")])
-    command = [str(tools[0]), "-sass", str(path)]
+    command = [str(tools[0]), "-sass", *(["-arch", architecture] if architecture else []), str(path)]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PATH": search})
     if done.returncode:
         cause = next(iter((done.stderr + done.stdout).strip().splitlines()), f"exit status {done.returncode}")
@@ -54,13 +54,13 @@ def text(path: Path) -> str:
     return re.sub(r"^\s*/\* 0x\w+ \*/\n|\s*/\* 0x\w+ \*/", "", done.stdout, flags=re.MULTILINE)
 
 
-def disassemble(path: Path) -> dict[str, list[Instruction]]:
-    """The instructions of an object or cubin, by device function.
+def disassemble(path: Path, architecture: str | None = None) -> dict[str, list[Instruction]]:
+    """The instructions of an object, cubin or fatbin, by device function.
 
     Raises:
         CodegenError: as :func:`text`.
     """
-    return parse(text(path))
+    return parse(text(path, architecture))
 
 
 def parse(text: str) -> dict[str, list[Instruction]]:

@@ -192,7 +192,8 @@ def predicted(one: Candidate, source: DeviceSource, folder: Path) -> list[float 
         one.workload, one.target, space.name, space.driver, choice, space.params(choice), space.apply(choice)[:1]
     )
     instructions = sass.disassemble(path.with_suffix(".o"))
-    return [p.seconds for p in predictions(Compiled(kernel, source, path.with_suffix(".o"), usages, instructions))]
+    compiled = Compiled(source, path.with_suffix(".o"), usages, instructions)
+    return [p.seconds for p in predictions(kernel, {source.symbol: compiled})]
 
 
 def export(

@@ -135,7 +135,7 @@ def test_an_export_needs_nothing_of_this_project_or_tvm(built):
         *("kernel-scaled_sum.cu", "kernel-tma_copy_on_90a.cu"),
     }
     (entry, _) = json.loads((built / "export" / "manifest.json").read_text())["kernels"]
-    assert (entry["symbol"], entry["source"]) == ("scaled_sum", "kernel-scaled_sum.cu")
+    assert entry["sources"] == ["kernel-scaled_sum.cu"]
     for path in (built / "export").iterdir():
         assert str(ROOT) not in path.read_text()
 
@@ -165,18 +165,18 @@ def test_the_embedded_manifest_is_that_of_the_chosen_targets(tmp_path):
 
 
 def replace_leaf(kernel):
-    return device._as_leaves(kernel, device.sources([kernel])[0]).leaves[0]
+    return device.as_leaves(kernel, device.sources([kernel]))[0]
 
 
 def test_two_kernels_of_one_symbol():
     twice = [pack_kernel(kernels.SCALED_SUM, "softmax", "sm_80"), pack_kernel(kernels.SCALED_SUM, "softmax", "sm_86")]
-    with pytest.raises(CodegenError, match=r"@sm_86 and .*@sm_80 have the same symbol scaled_sum"):
+    with pytest.raises(CodegenError, match=r"@sm_86: kernels for sm_86 and sm_80 have the same symbol scaled_sum"):
         device.sources(twice)
 
 
 def test_no_kernel_at_all(tmp_path):
     with pytest.raises(CodegenError, match="there are no kernels for these targets"):
-        device.export([], [], tmp_path)
+        device.export([], {}, tmp_path)
 
 
 def test_a_missing_nvcc_is_said_at_once(monkeypatch, tmp_path):

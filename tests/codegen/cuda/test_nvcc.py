@@ -108,7 +108,7 @@ def test_the_wheels_serve_where_nothing_is_installed(monkeypatch, tmp_path, sour
 
 def test_what_ptxas_says():
     first, second = nvcc.usages(SPILLS)
-    assert first == nvcc.Usage("first", 167, 0, 0, 0, 49152)
+    assert first == nvcc.Usage("first", "sm_90a", 167, 0, 0, 0, 49152)
     assert (second.registers, second.stack, second.spill_stores, second.spill_loads) == (255, 560, 12, 16)
     assert "serialized" in second.losses[0]
     nvcc.refuse_spills([first], "the kernel")
@@ -119,8 +119,8 @@ def test_what_ptxas_says():
 @pytest.mark.parametrize(
     ("usage", "sentence"),
     [
-        (nvcc.Usage("f", 32, 64, 0, 0, 0), "k: f keeps 64 bytes of arrays in memory, not in registers"),
-        (nvcc.Usage("f", 32, 0, 0, 0, 0, ("it is slow (C7510)",)), r"k: f: it is slow \(C7510\)"),
+        (nvcc.Usage("f", "sm_80", 32, 64, 0, 0, 0), "k: f keeps 64 bytes of arrays in memory, not in registers"),
+        (nvcc.Usage("f", "sm_80", 32, 0, 0, 0, 0, ("it is slow (C7510)",)), r"k: f: it is slow \(C7510\)"),
     ],
 )
 def test_code_that_is_slow_for_other_reasons(usage, sentence):

@@ -25,7 +25,7 @@ def product(loop, threads=128, registers=168, shared=49152, target=A100):
     )
     body = [sass.Instruction(16 * i, opcode) for i, opcode in enumerate(["MOV", *loop])]
     body.append(sass.Instruction(16 * len(body), "BRA", 16))
-    usage = nvcc.Usage("f", registers, 0, 0, 0, 0)
+    usage = nvcc.Usage("f", "sm_80", registers, 0, 0, 0, 0)
 
     def at(m, n, k):
         (found,) = predict.predict(kernel, source, [usage], {"f": body}, [{"M": m, "N": n, "K": k}])
@@ -102,7 +102,7 @@ def row_kernel(opcodes):
     launch = Launch("f", ("1", "1", "1"), ("128", "1", "1"), ("1", "1", "1"), "0", ())
     source = DeviceSource("f", A100, "", (launch,), False, {})
     body = [sass.Instruction(16 * i, opcode) for i, opcode in enumerate(opcodes)]
-    usage = nvcc.Usage("f", 32, 0, 0, 0, 0)
+    usage = nvcc.Usage("f", "sm_80", 32, 0, 0, 0, 0)
     (found,) = predict.predict(kernel, source, [usage], {"f": body}, [{"M": 8192, "N": 4096}])
     return found
 
