@@ -1,8 +1,9 @@
 """Builds the extension tvmops._C and puts the default kernel pack beside it.
 
 The pack is made by ``python -m codegen build`` (build/pack); if it is not there, this runs it, which needs apache-tvm.
+Where PyTorch has CUDA and nvcc is there, a pack of CUDA kernels is made too (codegen/export/cuda_pack.py says more).
 ``TVMOPS_NO_EXTENSION=1`` leaves the extension out, for an editable install whose extension is built in place;
-``TVMOPS_NO_PACK=1`` leaves the pack out, for kernels that come from elsewhere (``make gpu-check``).
+``TVMOPS_NO_PACK=1`` leaves the packs out, for kernels that come from elsewhere (``make gpu-check``).
 """
 
 import os
@@ -19,11 +20,14 @@ from torch.utils.cpp_extension import BuildExtension, CppExtension
 
 ROOT = Path(__file__).resolve().parent
 DEFAULT_PACK = Path("build/pack/default.so")
+CUDA_PACK = Path("build/pack/cuda.so")
+# What codegen builds packs with.
+CARRIED = ("csrc/runtime/abi.h", "csrc/cuda/pack_device.cu", "csrc/cuda/pack.mk")
 TORCH_HEADERS = ROOT / "csrc/ops/torch_headers.h"
 
 
 class BuildWithPack(BuildExtension):
-    """The extension, and the default pack as ``tvmops/packs/default.so``."""
+    """The extension, and beside it in ``tvmops/packs`` the default pack and that of CUDA kernels."""
 
     def build_extension(self, ext: Extension) -> None:
         self.precompile_torch_headers(ext)
@@ -57,22 +61,32 @@ class BuildWithPack(BuildExtension):
         if os.environ.get("TVMOPS_NO_PACK") == "1":
             return
         stale = not self.inplace and find_spec("tvm")  # make sees to it in place; elsewhere a check costs seconds
-        if stale or not (ROOT / DEFAULT_PACK).exists():
+        if not find_spec("tvm") and os.environ.get("TVMOPS_CUDA_SOURCES"):
+            print("no CPU kernels are built: there is no apache-tvm to make them")
+        elif stale or not (ROOT / DEFAULT_PACK).exists():
             subprocess.run([sys.executable, "-m", "codegen", "build"], cwd=ROOT, check=True)
-        if not (ROOT / DEFAULT_PACK).exists():
-            return  # no kernels ship for this architecture: ATen serves every call
+        cuda = subprocess.run([sys.executable, "-m", "codegen.export.cuda_pack"], cwd=ROOT, stdout=subprocess.PIPE)
+        print(cuda.stdout.decode(), end="")
+        if cuda.returncode:
+            raise SystemExit(cuda.returncode)
         package = ROOT / "tvmops" if self.inplace else Path(self.build_lib).resolve() / "tvmops"
         (package / "packs").mkdir(parents=True, exist_ok=True)
-        if not self.inplace:  # an installed codegen builds packs against it
+        if not self.inplace:  # an installed codegen builds packs with these
             (package / "include").mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(ROOT / "csrc/runtime/abi.h", package / "include" / "abi.h")
-        fresh = package / "packs" / "default.so.tmp"
-        shutil.copyfile(ROOT / DEFAULT_PACK, fresh)
-        fresh.replace(package / "packs" / "default.so")  # a process that has the old one mapped keeps it
+            for path in CARRIED:
+                shutil.copyfile(ROOT / path, package / "include" / Path(path).name)
+        made = [DEFAULT_PACK] if (ROOT / DEFAULT_PACK).exists() else []  # no kernels may ship for this architecture
+        if cuda.stdout.strip().endswith(str(CUDA_PACK).encode()):
+            made.append(CUDA_PACK)
+        for pack in made:
+            fresh = package / "packs" / f"{pack.name}.tmp"
+            shutil.copyfile(ROOT / pack, fresh)
+            fresh.replace(package / "packs" / pack.name)  # a process that has the old one mapped keeps it
 
     def get_outputs(self) -> list[str]:
         package = Path(self.build_lib) / "tvmops"
-        more = [package / "packs" / "default.so", package / "include" / "abi.h"]
+        more = [package / "packs" / pack.name for pack in (DEFAULT_PACK, CUDA_PACK)]
+        more += [package / "include" / Path(path).name for path in CARRIED]
         return [*super().get_outputs(), *(str(path) for path in more if not self.inplace and path.exists())]
 
 

@@ -12,9 +12,10 @@ from tvmops import _C
 
 __version__ = "0.1.0"
 
-_default_pack = _Path(__file__).parent / "packs" / "default.so"
-if _default_pack.exists():
-    _C.load_pack(str(_default_pack))
+for _name in ("default.so", "cuda.so"):
+    _pack = _Path(__file__).parent / "packs" / _name
+    if _pack.exists():
+        _C.load_pack(str(_pack))
 _C.load_pack_path()
 
 from tvmops import _vmap, nn  # noqa: E402, F401

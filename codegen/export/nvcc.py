@@ -136,17 +136,9 @@ def compile_source(
         CodegenError: there is no nvcc, it does not know the architecture, or it fails; with the first error it names.
     """
     toolkit = find()
-    kind = "-cubin" if output.suffix == ".cubin" else "-c"
-    command = [
-        toolkit.nvcc,
-        *FLAGS,
-        "-Xptxas",
-        "-v",
-        gencode(architecture),
-        *(f"-I{path}" for path in include),
-        kind,
-        str(source),
-    ]
+    kind = {".cubin": "-cubin", ".fatbin": "-fatbin"}.get(output.suffix, "-c")
+    command = [toolkit.nvcc, *FLAGS, "-Xptxas", "-v", gencode(architecture, also)]
+    command += [*(f"-I{path}" for path in include), kind, str(source)]
     try:
         done = subprocess.run([*command, "-o", str(output)], capture_output=True, text=True, timeout=LIMIT)
     except subprocess.TimeoutExpired:

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import pytest
 
+import tvmops
 from codegen.errors import CodegenError
 from codegen.export import device, pack
 from codegen.export.pack import PackKernel
@@ -72,6 +73,12 @@ def needed(library):
 def test_a_pack_shows_its_entry_points_and_needs_no_cuda(built):
     assert exported(built / "cuda.so") == ENTRIES
     assert not any(re.search("cuda|nv|stdc", name) for name in needed(built / "cuda.so"))
+
+
+def test_a_pack_loads_where_there_is_no_gpu(built):
+    assert tvmops.load_pack(built / "cuda.so")
+    found = {k["name"] for k in tvmops.kernels() if k["pack"] == str(built / "cuda.so")}
+    assert found == {"softmax(float32;M=*,N=*)@sm_80", "log_softmax(float32;M=*,N=*)@sm_90a"}
 
 
 def test_the_manifest_tells_what_the_compiler_made(built):

@@ -139,3 +139,10 @@ def test_a_kernel_that_spills_is_seen(tmp_path):
     found = nvcc.compile_source(tmp_path / "spills.cu", tmp_path / "spills.cubin", "sm_80")
     with pytest.raises(CodegenError, match=r"spills\.cu: spills (spills registers|keeps)"):
         nvcc.refuse_spills(found, "spills.cu")
+
+
+def test_machine_code_of_several_architectures_from_one_source(tmp_path, source):
+    found = nvcc.compile_source(source, tmp_path / "copy.fatbin", "sm_80", INCLUDE, ["sm_86", "sm_89"])
+    assert [usage.architecture for usage in found] == ["sm_80", "sm_86", "sm_89"]
+    for name in ("sm_80", "sm_86", "sm_89"):
+        assert sass.kinds(sass.disassemble(tmp_path / "copy.fatbin", name)["plain_copy_kernel"])["STG"] == 1
