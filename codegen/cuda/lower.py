@@ -62,6 +62,6 @@ def emit(kernel: DeviceKernel, target: GpuTarget) -> DeviceSource:
         source = tvm.get_global_func("target.build.cuda")(on_device, device_target).inspect_source("cuda")
     functions = {str(f.attrs["global_symbol"]): f for f in on_device.functions.values()}
     about = host.read(kernel, on_host, functions)
-    text = launcher.text(kernel, target, about, repair.stale_vectors(repair.local_helpers(source)))
+    text = launcher.text(kernel, target, about, repair.text(source))
     launches, workspace = tuple(about.launches), bool(about.workspaces)
     return DeviceSource(kernel.symbol, target, text, launches, workspace, about.scalars)

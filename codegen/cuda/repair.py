@@ -65,6 +65,19 @@ def local_helpers(source: str) -> str:
     return re.sub(r"^(?=(?:__host__ )?__device__ )", "static ", source, flags=re.MULTILINE)
 
 
+def launch_bounds(source: str) -> str:
+    """Bounds that name one block for a multiprocessor at least, where they name none.
+
+    Without it ptxas aims at more blocks, and spills registers for them.
+    """
+    return re.sub(r"__launch_bounds__\((\d+)\)", r"__launch_bounds__(\1, 1)", source)
+
+
+def text(source: str) -> str:
+    """All repairs of the text."""
+    return stale_vectors(launch_bounds(local_helpers(source)))
+
+
 def stale_vectors(source: str) -> str:
     """A vector loaded from memory is loaded again where it is used after the memory may have changed.
 

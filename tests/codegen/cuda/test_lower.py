@@ -123,3 +123,9 @@ def test_helpers_of_the_source_are_its_own():
     text = emit(kernels.STALE, find_gpu("sm_80")).text
     assert "\nstatic __device__ half max(" in text
     assert not re.search(r"^(__host__ )?__device__ ", text, re.MULTILINE)
+
+
+def test_bounds_say_that_one_block_is_enough():
+    text = emit(kernels.copy(), find_gpu("sm_80")).text
+    assert "__launch_bounds__(128, 1) plain_copy_kernel(" in text
+    assert repair.launch_bounds("__launch_bounds__(128, 2) f") == "__launch_bounds__(128, 2) f"
