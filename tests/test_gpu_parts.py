@@ -92,9 +92,11 @@ def test_tests_are_run_where_they_are(tmp_path, body, status):
     directory = write(tmp_path / "batch", [request(GEMM)])
     (directory / "tests").unlink()
     (directory / "tests" / "cuda").mkdir(parents=True)
-    (directory / "tests" / "cuda" / "test_one.py").write_text(f"def test_one():\n    {body}\n")
-    session = open_session(directory)
-    parts.tests(session, Ready(), lambda _: None)
+    code = f"import os\n\ndef test_one():\n    assert os.environ['TVMOPS_TEST_PACK'] == 'a.so'\n    {body}\n"
+    (directory / "tests" / "cuda" / "test_one.py").write_text(code)
+    session, pack = open_session(directory), Ready()
+    pack.path = "a.so"
+    parts.tests(session, Ready(), pack, lambda _: None)
     assert session.parts["tests"]["status"] == status
     assert ("1 passed" if status == "ok" else "1 failed") in session.parts["tests"]["reason"]
 

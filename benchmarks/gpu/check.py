@@ -90,8 +90,8 @@ def run(args: argparse.Namespace) -> int:
                 parts.time_shipped(session, client, builds, _say)
             if extension is not None and pack is not None and "calls" in wanted:
                 parts.calls(session, extension, pack, _say)
-            if extension is not None and "tests" in wanted:
-                parts.tests(session, extension, _say)
+            if extension is not None and pack is not None and "tests" in wanted:
+                parts.tests(session, extension, pack, _say)
             if "sanitizer" in wanted and args.device == "cuda":
                 parts.sanitizer(session, builds, _say)
             if "tune" in wanted:
