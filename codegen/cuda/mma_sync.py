@@ -149,8 +149,6 @@ def kernel(t: Tiling, n_static: int | None = None, k_static: int | None = None) 
             T.launch_thread("blockIdx.z", batch) as z,
             T.launch_thread("threadIdx.x", t.threads) as thread,
         ):
-            # Else ptxas would sooner spill than go past a number of registers that lets more blocks in.
-            T.attr(0, "tirx.launch_bounds_min_blocks_per_sm", 1)
             shared = T.alloc_buffer((t.shared_bytes // 2,), t.dtype, scope="shared.dyn", align=128)
             sums = T.decl_buffer((t.shared_bytes // 4,), "float32", shared.data, scope="shared.dyn")
             acc = T.alloc_buffer((fm * fn * 8,), "float32", scope="local")

@@ -186,30 +186,7 @@ def _in_chunks(func: tirx.PrimFunc) -> tirx.PrimFunc:
     """
     sizes = {p: te.var(f"{p.name}{CHUNK}", "int32") for p in func.params if p.name in CONTIGUOUS}
     parts = func.specialize({size: part * CHUNK for size, part in sizes.items()})
-    root = parts.body.block
-    block = s_tir.SBlock(
-        [], [], [], root.name_hint, _bounded(root.body), None, root.alloc_buffers, [], root.annotations
-    )
-    params = [*parts.params, *sizes.values()]
-    return tirx.PrimFunc(params, s_tir.SBlockRealize([], True, block), attrs=parts.attrs)
-
-
-def _bounded(body: tirx.Stmt) -> tirx.Stmt:
-    """The body of the kernel, told that one block is enough.
-
-    Else ptxas would sooner spill than go past a number of registers that lets more blocks in.
-    """
-    if isinstance(body, tirx.For) and body.thread_binding is not None:
-        return tirx.For(
-            body.loop_var,
-            body.min,
-            body.extent,
-            body.kind,
-            _bounded(body.body),
-            thread_binding=body.thread_binding,
-            annotations=body.annotations,
-        )
-    return tirx.AttrStmt(tirx.const(0), "tirx.launch_bounds_min_blocks_per_sm", tirx.const(1), body)
+    return tirx.PrimFunc([*parts.params, *sizes.values()], parts.body, attrs=parts.attrs)
 
 
 def _inline_producers(sch: s_tir.Schedule, block: s_tir.schedule.SBlockRV) -> None:

@@ -53,6 +53,11 @@ class WmmaSpace(DeviceGemmSpace):
         )
         self.constraints = (
             Split(SHAPE, ("m", "n")),
+            Relation(
+                "fragments of B begin at multiples of 32 bytes: 16 columns or more where they lie along memory",
+                ("n",),
+                lambda c: self.along_b or c["n"] >= 16,
+            ),
             AtMost("threads of a block", ((WARP, ("warps_m", "warps_n")),), target.threads_block),
             AtMost("rows of a block", ((1, ROWS),), self.rows or 256),
             AtMost("columns of a block", ((1, COLUMNS),), 256),

@@ -107,6 +107,12 @@ def test_what_can_not_be_is_excluded_by_name(changed, said):
     assert any(said in text for text in broken(space, {**space.default(), **changed}))
 
 
+def test_narrow_fragments_of_a_row_major_b_would_be_misaligned():
+    space = space_of(Workload.parse("matmul(float16;M=*,N=*,K=*;a=n,b=n)"))
+    assert any("multiples of 32 bytes" in text for text in broken(space, {**SMALL, "m": 32, "n": 8}))
+    assert not broken(space, {**SMALL, "m": 8, "n": 32})
+
+
 def test_a_transposed_a_is_left_to_other_spaces():
     with pytest.raises(CodegenError, match="has no space 'wmma' on sm_80"):
         space_of(Workload.parse("matmul(float16;M=*,N=*,K=*;a=t,b=n)"))
