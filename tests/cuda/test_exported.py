@@ -28,7 +28,7 @@ GEMM = {
     "buffers": 2,
 }
 
-CODE = """
+HEAD = """
 import sys, torch, tvmops
 tvmops.load_pack(sys.argv[1])
 keys = torch._C.DispatchKeySet(torch._C.DispatchKey.CUDA)
@@ -52,6 +52,8 @@ def linear(m, n, k):
     close(served("linear", x, w, b, "gelu", r), exact, 2.0**-11)
     assert torch.equal(served("linear", x, w, b, "gelu", r), served("linear", x, w, b, "gelu", r))
 
+"""
+CODE = f"""{HEAD}
 linear(70, 72, 104)
 linear(5, 72, 264)
 a, b = torch.randn(2, 70, 40).half(), torch.randn(2, 24, 40).half().transpose(1, 2)
@@ -62,12 +64,22 @@ x = torch.randn(3, 37)
 close(served("gelu", x), torch.nn.functional.gelu(x.double()), 2.0**-22)
 close(served("gelu_", x.clone()), torch.nn.functional.gelu(x.double()), 2.0**-22)
 """
+HOPPER = {"consumers": 2, "tiles": 1, "block_n": 64, "stages": 2, "group": 2, "persistent": 1, "chunk": 32}
+HOPPER_CODE = f"""{HEAD}
+linear(200, 136, 264)
+linear(5, 8, 8)
+x, y, z = torch.randn(72, 40).half(), torch.randn(40, 72).half(), torch.randn(40, 24).half()
+close(served("mm", x, z), x.double() @ z.double(), 2.0**-11)
+close(served("mm", y.t(), z), y.t().double() @ z.double(), 2.0**-11)
+a, b = torch.randn(2, 70, 40).half(), torch.randn(2, 24, 40).half().transpose(1, 2)
+close(served("bmm", a, b), a.double() @ b.double(), 2.0**-11)
+"""
 
 
-def of_space(key: str, choice: dict[str, int] | None = None) -> PackKernel:
-    """A kernel of the workload, for sm_80."""
-    workload, target = Workload.parse(key), find_gpu("sm_80")
-    space = spaces.find(workload, target, "mma_sync" if choice else "device_rows")
+def of_space(key: str, choice: dict[str, int] | None = None, arch: str = "sm_80", name: str = "mma_sync") -> PackKernel:
+    """A kernel of the workload."""
+    workload, target = Workload.parse(key), find_gpu(arch)
+    space = spaces.find(workload, target, name if choice else "device_rows")
     choice = choice or space.default()
     return PackKernel(
         workload, target, space.name, space.driver, choice, space.params(choice), list(space.apply(choice))
@@ -88,6 +100,15 @@ def test_exported_kernels_serve_calls(tmp_path: Path) -> None:
     many = "matmul(float16;M=*,N=*,K=*;a=n,b=t)@sm_80"
     rows = ["softmax(float16;M=*,N=*)@sm_80", "gelu(float32;N=*)@sm_80", "gelu(float32;N=*)@sm_80"]
     assert names == [many] * 3 + [few] * 3 + [many, *rows]
+
+
+def test_kernels_with_tensor_maps_serve_calls(tmp_path: Path) -> None:
+    keys = {layout: f"matmul(float16;M=*,N=*,K=*;a={layout[0]},b={layout[1]})" for layout in ("nn", "nt", "tn")}
+    kernels = [of_space(key, HOPPER, "sm_90a", "wgmma") for key in keys.values()]
+    device.export(kernels, device.sources(kernels), tmp_path / "export")
+    path = emulator.link_pack(tmp_path / "export", tmp_path / "cuda.so", "sm_90a")
+    names = python(HOPPER_CODE, str(path)).stdout.split()
+    assert names == [f"{keys[layout]}@sm_90a" for layout in ("nt",) * 6 + ("nn", "tn", "nt")]
 
 
 @pytest.mark.parametrize("op", ["matmul", "softmax", "gelu", "layer_norm"])
