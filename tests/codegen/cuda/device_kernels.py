@@ -120,6 +120,24 @@ def _tma_copy():
 TMA_COPY = DeviceKernel("tma_copy", _tma_copy, ("A", "C"), ("M", "N"), pipeline="tirx")
 
 
+def _clusters():
+    @T.prim_func
+    def func(a: T.handle, M: T.int32):
+        A = T.match_buffer(a, (M,), dtype="float32", align=16)
+        T.device_entry()
+        rank = T.cta_id_in_cluster([2])
+        bx = T.cta_id([(M + 127) // 128 * 2])
+        tx = T.thread_id([128])
+        if bx * 128 + tx < M:
+            A[bx * 128 + tx] = T.Cast("float32", rank)
+
+    return func
+
+
+# A = the block's number in its cluster of two.
+CLUSTERS = DeviceKernel("clusters", _clusters, ("A",), ("M",), pipeline="tirx")
+
+
 def copy(symbol="plain_copy", n="N", bind=True):
     """B = A, of as many elements as the size ``n``."""
 

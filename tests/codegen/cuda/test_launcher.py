@@ -138,6 +138,12 @@ def test_a_driver_without_tensor_maps(tmp_path):
     assert launcher.launch([64, 64])[0] == 0  # a driver that is found later is taken
 
 
+def test_clusters_of_blocks(tmp_path):
+    status, log = Faked(kernels.CLUSTERS, "sm_90a", tmp_path).launch([300], stream=7)
+    assert status == 0
+    assert log == ["clusters of 2 1 1: launch 6 1 1 of 128 1 1, 0 bytes, stream 7"]
+
+
 def run(kernel, target, folder, buffers, sizes=(), params=()):
     library = emulator.compile(emit(kernel, find_gpu(target)).text, folder)
     emulator.Emulated(library).launch(kernel.symbol, buffers, list(sizes), list(params))

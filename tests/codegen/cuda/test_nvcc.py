@@ -146,3 +146,9 @@ def test_machine_code_of_several_architectures_from_one_source(tmp_path, source)
     assert [usage.architecture for usage in found] == ["sm_80", "sm_86", "sm_89"]
     for name in ("sm_80", "sm_86", "sm_89"):
         assert sass.kinds(sass.disassemble(tmp_path / "copy.fatbin", name)["plain_copy_kernel"])["STG"] == 1
+
+
+def test_a_launch_of_clusters_compiles(tmp_path):
+    (tmp_path / "clusters.cu").write_text(emit(kernels.CLUSTERS, find_gpu("sm_90a")).text)
+    (usage,) = nvcc.compile_source(tmp_path / "clusters.cu", tmp_path / "clusters.o", "sm_90a", INCLUDE)
+    assert usage.function == "clusters_kernel"

@@ -60,6 +60,30 @@ inline int cudaLaunchKernel(const void*, dim3 grid, dim3 block, void**, int64_t 
   return fake::launch_error;
 }
 
+enum cudaLaunchAttributeID { cudaLaunchAttributeClusterDimension = 4 };
+
+struct cudaLaunchAttribute {
+  cudaLaunchAttributeID id;
+  struct {
+    dim3 clusterDim{1, 1, 1};
+  } val;
+};
+
+struct cudaLaunchConfig_t {
+  dim3 gridDim{1, 1, 1}, blockDim{1, 1, 1};
+  size_t dynamicSmemBytes;
+  cudaStream_t stream;
+  cudaLaunchAttribute* attrs;
+  unsigned numAttrs;
+};
+
+inline int cudaLaunchKernelExC(const cudaLaunchConfig_t* config, const void* function, void** arguments) {
+  const dim3& cluster = config->attrs[0].val.clusterDim;
+  fake::say("clusters of %u %u %u: ", cluster.x, cluster.y, cluster.z);
+  return cudaLaunchKernel(function, config->gridDim, config->blockDim, arguments, (int64_t)config->dynamicSmemBytes,
+                          config->stream);
+}
+
 inline int encode_tiled(void*, int type, unsigned rank, void* address, const uint64_t* extents, const uint64_t* strides,
                         const uint32_t* box, const uint32_t* steps, int interleave, int swizzle, int promotion,
                         int fill) {
