@@ -64,7 +64,7 @@ bool writable(const Tensor& out, at::IntArrayRef sizes, at::TensorList read) {
       out.sizes() != sizes || !out.is_contiguous() || out.is_conj() || out.is_neg())
     return false;
   for (const Tensor& t : read)
-    if (at::get_overlap_status(out, t) != at::MemOverlapStatus::No) return false;
+    if (t.layout() != at::kStrided || at::get_overlap_status(out, t) != at::MemOverlapStatus::No) return false;
   return true;
 }
 

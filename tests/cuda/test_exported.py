@@ -63,6 +63,10 @@ close(served("softmax", x, -1), x.double().softmax(-1), 2.0**-11)
 x = torch.randn(3, 37)
 close(served("gelu", x), torch.nn.functional.gelu(x.double()), 2.0**-22)
 close(served("gelu_", x.clone()), torch.nn.functional.gelu(x.double()), 2.0**-22)
+gate, up = torch.randn(5, 24).half(), torch.randn(5, 24).half()
+for name in ("gelu", "silu"):
+    exact = getattr(torch.nn.functional, name)(gate.double()) * up.double()
+    close(served("gated_activation", gate, up, name), exact, 2.0**-11)
 """
 HOPPER = {"consumers": 2, "tiles": 1, "block_n": 64, "stages": 2, "group": 2, "persistent": 1, "chunk": 32}
 HOPPER_CODE = f"""{HEAD}
@@ -92,13 +96,15 @@ def test_exported_kernels_serve_calls(tmp_path: Path) -> None:
         of_space("matmul(float16;M=*,N=*,K=*;a=n,b=t,rows=64)", {**GEMM, "split_k": 2}),
         of_space("softmax(float16;M=*,N=*)"),
         of_space("gelu(float32;N=*)"),
+        of_space("gated_activation(float16;N=*)"),
     ]
     device.export(kernels, device.sources(kernels), tmp_path / "export")
     path = emulator.link_pack(tmp_path / "export", tmp_path / "cuda.so", "sm_86")
     names = python(CODE, str(path)).stdout.split()
     few = "matmul(float16;M=*,N=*,K=*;a=n,b=t,rows=64)@sm_80"
     many = "matmul(float16;M=*,N=*,K=*;a=n,b=t)@sm_80"
-    rows = ["softmax(float16;M=*,N=*)@sm_80", "gelu(float32;N=*)@sm_80", "gelu(float32;N=*)@sm_80"]
+    rows = ["softmax(float16;M=*,N=*)@sm_80", *["gelu(float32;N=*)@sm_80"] * 2]
+    rows += ["gated_activation(float16;N=*)@sm_80"] * 2
     assert names == [many] * 3 + [few] * 3 + [many, *rows]
 
 
@@ -111,7 +117,7 @@ def test_kernels_with_tensor_maps_serve_calls(tmp_path: Path) -> None:
     assert names == [f"{keys[layout]}@sm_90a" for layout in ("nt",) * 6 + ("nn", "tn", "nt")]
 
 
-@pytest.mark.parametrize("op", ["matmul", "softmax", "gelu", "layer_norm"])
+@pytest.mark.parametrize("op", ["matmul", "softmax", "gelu", "layer_norm", "gated_activation"])
 def test_shipped_kernels_are_what_the_extension_binds(op: str) -> None:
     """Names of launches and params that csrc/cuda asks for."""
     target = find_gpu("sm_80")
