@@ -17,6 +17,36 @@ struct Block {
 };
 extern Block block;
 
+// Threads of a warp that wait for each other at an instruction.
+struct Meeting {
+  const char* name;
+  int line;
+  uint32_t mask, arrived;
+  bool aligned;
+  void (*action)(Lanes lanes);
+};
+
+struct WarpState {
+  uint32_t exists, alive, ready;
+  std::vector<Meeting> meetings;
+};
+
+extern Thread threads[kThreads];
+extern WarpState warp_states[kWarps];
+extern int living;  // threads that have not returned
+
+// Lets others run until this thread is ready.
+void pause();
+void make_ready(Thread& t);
+// The line to tell for an instruction on this one: that of the call that the thread is in, if it is in one.
+int told_line(int line);
+
+void clear_meetings();
+// This thread has returned; others may have waited for it alone.
+void leave_meetings(WarpState& w);
+bool complete_active_mask();
+void move_time(int warp);
+
 // Runs the block's threads to their end. Returns false after a failure; `failure` has the sentence.
 bool run_block(const Kernel& kernel, void** arguments);
 extern char failure[2048];
@@ -41,7 +71,6 @@ struct Buffer {
   int number;  // in the launch; -1: the workspace
 };
 void set_buffers(const Buffer* buffers, int count);
-void move_time(int warp);
 
 }  // namespace emulator
 #pragma GCC visibility pop
