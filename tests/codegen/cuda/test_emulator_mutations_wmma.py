@@ -8,8 +8,6 @@ from codegen.workload import Workload
 from tests.codegen.cuda.gemm_judge import Kernel
 from tests.codegen.cuda.mutants import Mutant, noticed
 
-pytest.importorskip("codegen.spaces.wmma")
-
 NT = Workload.parse("matmul(float16;M=*,N=*,K=*;a=n,b=t)")
 # Two warps, a block of 32 x 64.
 CHANGED = {"warps_m": 1, "warps_n": 2, "fragments_m": 2, "fragments_n": 2, "block_k": 32, "stages": 3}
