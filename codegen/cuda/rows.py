@@ -23,8 +23,9 @@ from tvm.script import tirx as T
 from ..leaves.lower import f32, i32, sequence
 from ..program import Pass, Program, Scalars
 from .arithmetic import Arithmetic
+from .row_memory import i64
 from .row_partials import bound, summed
-from .row_tiles import Tiles, Walk, i64
+from .row_tiles import Tiles, Walk
 
 WARP = 32
 

@@ -1,6 +1,7 @@
 """Kernels made of row programs: every role and every way to go along a row, against float64; the space."""
 
 import random
+import re
 
 import pytest
 import torch
@@ -142,6 +143,20 @@ def test_in_place(tmp_path):
     expected = x.relu()
     rows_of.emulated.launch("rows", [x.numpy(), x.numpy()], [1, 1001])
     assert torch.equal(x, expected)
+
+
+@pytest.mark.parametrize(
+    ("key", "reads", "writes"), [("softmax(float16;M=*,N=1024)", 1, 1), ("add_rms_norm(bfloat16;M=*,N=4096)", 2, 2)]
+)
+def test_a_row_that_fits_is_read_once(key, reads, writes):
+    space = spaces.find(Workload.parse(key), find_gpu(TARGET))
+    (made,) = space.apply(space.default())
+    body = emit(made, find_gpu(TARGET)).text.split("__global__")[-1].split("\n}")[0]
+    of_rows = "|".join(o.name for o in space.program.operands if o.role == "row")
+    vector = rf"\*\(uint4\*\)\(\(\(uint\*\)({of_rows})_ptr\)"
+    assert len(re.findall(rf"= {vector}", body)) == reads
+    assert len(re.findall(rf"^\s*{vector}", body, re.MULTILINE)) == writes
+    assert not re.search(rf"({of_rows})_ptr\[", body)
 
 
 def test_what_has_no_kernel():
