@@ -48,6 +48,8 @@ class RowsOperator:
     # Whether kernels for GPUs are shipped; their programs, in every dtype, if not as ``make`` and ``low``.
     device_default: bool = False
     device: Callable[[], Program | Mapping[str, Program]] | None = None
+    # Where the defaults of the space on a GPU are not the best for float16 and bfloat16: what ptxas would spill.
+    device_knobs_low: Mapping[str, int] = field(default_factory=dict)
     # Where the space's defaults are not the best; for float16 and bfloat16, ``knobs_low`` on top.
     knobs: Mapping[str, int] = field(default_factory=dict)
     knobs_low: Mapping[str, int] = field(default_factory=dict)
@@ -136,7 +138,8 @@ class RowsOperator:
         if name not in (None, DeviceRowsSpace.name):
             raise CodegenError(f"{workload.key} has no space {name!r} on {target.name}; known: {DeviceRowsSpace.name}")
         variants = self.device_variants(workload.dtype)
-        return cast("Space", DeviceRowsSpace(workload, target, variants, flat=self.flat))
+        knobs = self.device_knobs_low if workload.dtype != "float32" else {}
+        return cast("Space", DeviceRowsSpace(workload, target, variants, flat=self.flat, defaults=knobs))
 
     def device_workloads(self) -> Sequence[Workload]:
         """Every dtype, any length."""

@@ -198,6 +198,7 @@ def _operators() -> dict[str, RowsOperator]:
         RowsOperator(
             "log_softmax", _log_softmax, _named("aten", "log_softmax"), _named("tvmops", "log_softmax"),
             column=True, flops_per_element=20, knobs=KNOBS, knobs_low=KNOBS_LOW, device_default=True,
+            device_knobs_low={"unroll": 4},
         ),
         RowsOperator(
             "log_softmax_backward", _log_softmax_backward, _aten_backward("_log_softmax_backward_data"),

@@ -37,8 +37,17 @@ class DeviceRowsSpace:
     knobs: Sequence[Knob]
     constraints: Sequence[Constraint]
 
-    def __init__(self, workload: Workload, target: GpuTarget, variants: Mapping[str, Program], *, flat: bool) -> None:
+    def __init__(
+        self,
+        workload: Workload,
+        target: GpuTarget,
+        variants: Mapping[str, Program],
+        *,
+        flat: bool,
+        defaults: Mapping[str, int] | None = None,
+    ) -> None:
         self.workload, self.target, self.variants, self.flat = workload, target, variants, flat
+        self.defaults = defaults or {}
         self.program = next(iter(variants.values()))
         element = storage.size(workload.dtype)
         self.knobs = (
@@ -106,7 +115,7 @@ class DeviceRowsSpace:
             choice["kept"] = 32 * storage.size(self.workload.dtype) // 16
         while self.registers(choice) > 128 and choice["kept"] > 1:
             choice["kept"] //= 2
-        return choice
+        return {**choice, **self.defaults}
 
     def params(self, choice: Choice) -> dict[str, int]:
         """What the driver binds: the operands of the program; ``align``: rows may have any length."""
