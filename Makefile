@@ -54,7 +54,8 @@ $(if $(wildcard tvmops/_C*.so),,$(shell rm -f $(EXT_STAMP)))
 
 say = @printf '\n== %s\n' "$(1)"
 
-.PHONY: help demo test test-native test-python test-exhaustive bench gpu-export gpu-check lint format env pack build clean distclean
+.PHONY: help demo test test-native test-python test-exhaustive bench gpu-export gpu-check lint format env pack build \
+	clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
