@@ -165,9 +165,13 @@ def _clock(target: GpuTarget) -> float:
 
 
 def main_loop(body: Sequence[sass.Instruction]) -> Sequence[sass.Instruction]:
-    """The smallest loop that holds most of the matrix instructions; all of it where they are in no loop."""
+    """The loop that is densest in matrix instructions; all of it where they are in no loop.
+
+    A loop around it, over tiles of C, has others before and after the inner one, and more besides. What waits out of
+    line and jumps back in looks like a loop, too, and is long.
+    """
     loops = [loop for loop in sass.loops(list(body)) if _tensor_flops(loop)]
-    return max(loops, key=lambda loop: (_tensor_flops(loop), -len(loop)), default=body)
+    return max(loops, key=lambda loop: _tensor_flops(loop) / len(loop), default=body)
 
 
 def resident_blocks(target: GpuTarget, threads: int, registers: int, shared: int) -> int:

@@ -74,6 +74,15 @@ def test_what_is_before_the_loop_does_not_count():
     assert [one.opcode for one in predict.main_loop(body)] == ["HMMA.16816.F32", "LDS", "BRA"]
 
 
+def test_a_loop_around_the_main_one_and_a_wait_out_of_line_do_not_count():
+    opcodes = ["IADD3"] * 50 + ["HGMMA.64x256x16.F32.BF16"] * 4 + ["IADD3"] * 9 + ["BRA"]  # from 50: the main loop
+    opcodes += ["HGMMA.64x256x16.F32.BF16"] * 8 + ["STG"] * 300 + ["BRA", "SYNCS", "BRA"]
+    body = [sass.Instruction(16 * i, op) for i, op in enumerate(opcodes)]
+    for at, target in ((63, 50), (372, 0), (374, 52)):  # the last: a wait, which jumps back into the main loop
+        body[at] = sass.Instruction(16 * at, "BRA", 16 * target)
+    assert predict.main_loop(body) == body[50:64]
+
+
 @pytest.mark.parametrize(
     ("opcode", "flops"),
     [
