@@ -12,12 +12,22 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from ..errors import CodegenError
 
 FORMAT = 1
 REQUESTS, RESULTS, PACKS = "requests.jsonl", "results.jsonl", "packs"
+
+
+class Identified(Protocol):
+    """What has an identity, made of all that it says."""
+
+    @property
+    def id(self) -> str: ...  # noqa: D102 - told above
+
+
+R = TypeVar("R", bound=Identified)
 
 
 @dataclass(frozen=True)
@@ -111,16 +121,25 @@ def requests(directory: Path) -> dict[str, Request]:
     path = directory / REQUESTS
     if not path.is_file():
         raise CodegenError(f"{directory} is no batch: there is no {REQUESTS}")
-    found: dict[str, Request] = {}
+    return identified(path, Request, "candidate")
+
+
+def identified(path: Path, kind: type[R], what: str) -> dict[str, R]:
+    """The lines of a file as requests of a kind by their identity, in order. ``what`` is what errors call them.
+
+    Raises:
+        CodegenError: a line is broken.
+    """
+    found: dict[str, R] = {}
     for number, line in lines(path):
         name = line.pop("id", None)
         try:
-            request = Request(**line)
+            request = kind(**line)
             same = request.id == name
         except (TypeError, AttributeError) as error:
-            raise CodegenError(f"{path}:{number}: not a candidate: {error}") from None
+            raise CodegenError(f"{path}:{number}: not a {what}: {error}") from None
         if not same:
-            raise CodegenError(f"{path}:{number}: {name} is not the identity of this candidate, which is {request.id}")
+            raise CodegenError(f"{path}:{number}: {name} is not the identity of this {what}, which is {request.id}")
         found[request.id] = request
     return found
 

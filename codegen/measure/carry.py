@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import tvm
 
@@ -23,6 +24,7 @@ from ..workload import Workload
 from . import batch_files, objectives
 from .batch_files import Request, Result, digest
 from .builders import Builders
+from .device_files import DeviceRequest
 from .measurer import Outcome
 
 # So many that can't be built are replaced by others, for each that is wanted.
@@ -186,20 +188,7 @@ def collect(directory: Path, records: Path) -> tuple[list[store.Record], int]:
             found.append(record(every[result.id], result))
         except CodegenError as error:
             raise CodegenError(f"{path}:{number}: {error}") from None
-    added, known = [], 0
-    for target in dict.fromkeys(r.target for r in found):
-        file = store.file_of(records, target)
-        there = {r.to_json() for r in store.read(file)}
-        for one in found:
-            if one.target != target:
-                continue
-            if one.to_json() in there:
-                known += 1
-                continue
-            store.append(file, one)
-            there.add(one.to_json())
-            added.append(one)
-    return added, known
+    return store.append_new(records, found)
 
 
 def record(request: Request, result: Result) -> store.Record:
@@ -211,29 +200,31 @@ def record(request: Request, result: Result) -> store.Record:
     Workload.parse(request.workload)
     find(request.target)
 
-    def made(outcome: Outcome) -> store.Record:
-        fields = {**vars(outcome), "points": [rounded(p) for p in outcome.points]}
-        one = store.Record(
-            workload=request.workload,
-            target=request.target,
-            space=request.space,
-            knobs=request.knobs,
-            machine=result.machine,
-            date=result.date,
-            seed=request.seed,
-            strategy=request.strategy,
-            trial=request.trial,
-            **fields,
-        )
-        return store.parse(one.to_json())  # as it will be read
-
-    failed = made(Outcome("failed", "its answer is no measurement"))
+    failed = measured(request, result, Outcome("failed", "its answer is no measurement"))
     try:
         sound = result.answer["status"] == "ok"
         more = {"code_bytes": request.code_bytes} if sound else {}
-        return made(Outcome(**{**result.answer, **more}))
+        return measured(request, result, Outcome(**{**result.answer, **more}))
     except (CodegenError, AttributeError, KeyError, TypeError, ValueError):
         return failed
+
+
+def measured(request: Request | DeviceRequest, result: Result, outcome: Outcome, **more: Any) -> store.Record:
+    """The record of what a result came to; ``more`` are further fields of it."""
+    fields = {**vars(outcome), "points": [rounded(p) for p in outcome.points], **more}
+    one = store.Record(
+        workload=request.workload,
+        target=request.target,
+        space=request.space,
+        knobs=request.knobs,
+        machine=result.machine,
+        date=result.date,
+        seed=request.seed,
+        strategy=request.strategy,
+        trial=request.trial,
+        **fields,
+    )
+    return store.parse(one.to_json())  # as it will be read
 
 
 def _cores() -> int:

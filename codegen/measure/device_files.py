@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CodegenError
-from .batch_files import REQUESTS, Result, lines
+from .batch_files import REQUESTS, Result, identified, lines
 
 TARGETS, SOURCES, RESULTS = "targets.json", "sources", "results"
 
@@ -106,18 +106,7 @@ def requests(directory: Path) -> dict[str, DeviceRequest]:
     path = directory / REQUESTS
     if not path.is_file():
         raise CodegenError(f"{directory} is no batch of GPU kernels: there is no {REQUESTS}")
-    found: dict[str, DeviceRequest] = {}
-    for number, line in lines(path):
-        name = line.pop("id", None)
-        try:
-            request = DeviceRequest(**line)
-            same = request.id == name
-        except (TypeError, AttributeError) as error:
-            raise CodegenError(f"{path}:{number}: not a kernel: {error}") from None
-        if not same:
-            raise CodegenError(f"{path}:{number}: {name} is not the identity of this kernel, which is {request.id}")
-        found[request.id] = request
-    return found
+    return identified(path, DeviceRequest, "kernel")
 
 
 def targets(directory: Path) -> dict[str, dict[str, Any]]:

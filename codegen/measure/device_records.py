@@ -7,10 +7,10 @@ from pathlib import Path
 from ..errors import CodegenError
 from ..records import store
 from ..target import find_gpu
-from ..tune import rounded
 from ..workload import Workload
 from . import device_files
 from .batch_files import Result
+from .carry import measured
 from .device_files import DeviceRequest
 from .measurer import Outcome
 
@@ -35,17 +35,7 @@ def collect(directory: Path, records: Path) -> tuple[list[store.Record], int]:
                 found.append(record(every[result.id], result))
             except CodegenError as error:
                 raise CodegenError(f"{path}:{number}: {error}") from None
-    added, known = [], 0
-    for target in dict.fromkeys(r.target for r in found):
-        file = store.file_of(records, target)
-        there = {r.to_json() for r in store.read(file)}
-        for one in (r for r in found if r.target == target):
-            if one.to_json() in there:
-                known += 1
-                continue
-            store.append(file, one)
-            added.append(one)
-    return added, known
+    return store.append_new(records, found)
 
 
 def record(request: DeviceRequest, result: Result) -> store.Record:
@@ -57,30 +47,12 @@ def record(request: DeviceRequest, result: Result) -> store.Record:
     Workload.parse(request.workload)
     find_gpu(request.target)
 
-    def made(outcome: Outcome, plan: str | None = None, ratios: list[float | None] | None = None) -> store.Record:
-        fields = {**vars(outcome), "points": [rounded(p) for p in outcome.points]}
-        one = store.Record(
-            workload=request.workload,
-            target=request.target,
-            space=request.space,
-            knobs=request.knobs,
-            machine=result.machine,
-            date=result.date,
-            seed=request.seed,
-            strategy=request.strategy,
-            trial=request.trial,
-            plan=plan,
-            ratios=ratios,
-            **fields,
-        )
-        return store.parse(one.to_json())  # as it will be read
-
-    failed = made(Outcome("failed", "its answer is no measurement"))
+    failed = measured(request, result, Outcome("failed", "its answer is no measurement"))
     try:
         answer = {k: v for k, v in result.answer.items() if k != "more"}
         plan, ratios = answer.pop("plan", None), answer.pop("ratios", None)
         if plan is not None and len(plan) != len(request.plan):
             raise CodegenError(f"a plan of {len(plan)} size buckets, not {len(request.plan)}")
-        return made(Outcome(**answer), plan, ratios)
+        return measured(request, result, Outcome(**answer), plan=plan, ratios=ratios)
     except (CodegenError, AttributeError, KeyError, TypeError, ValueError):
         return failed

@@ -225,6 +225,31 @@ def rewrite(path: Path, records: Iterable[Record]) -> None:
         raise CodegenError(f"can't write the records to {path}: {error.strerror}") from None
 
 
+def append_new(directory: Path, records: Sequence[Record]) -> tuple[list[Record], int]:
+    """Adds those records to the files of their targets that are not there yet.
+
+    Returns:
+        What was added, and how many were there before.
+
+    Raises:
+        CodegenError: as :func:`append`.
+    """
+    added, known = [], 0
+    for target in dict.fromkeys(r.target for r in records):
+        path = file_of(directory, target)
+        there = {r.to_json() for r in read(path)}
+        for one in records:
+            if one.target != target:
+                continue
+            if one.to_json() in there:
+                known += 1
+                continue
+            append(path, one)
+            there.add(one.to_json())
+            added.append(one)
+    return added, known
+
+
 def file_of(directory: Path, target: str) -> Path:
     """Where the records of a target lie."""
     return directory / f"{target}.jsonl"

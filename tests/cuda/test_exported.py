@@ -12,21 +12,8 @@ from codegen.export.pack import PackKernel
 from codegen.measure import emulator
 from codegen.target import find_gpu
 from codegen.workload import Workload
+from tests.codegen.cuda.gemm_judge import SMALL
 from tests.support import python
-
-GEMM = {
-    "warps_m": 1,
-    "warps_n": 2,
-    "fragments_m": 2,
-    "fragments_n": 2,
-    "block_k": 32,
-    "stages": 3,
-    "swizzle": 1,
-    "vector": 8,
-    "group_m": 4,
-    "split_k": 1,
-    "buffers": 2,
-}
 
 HEAD = """
 import sys, torch, tvmops
@@ -92,8 +79,8 @@ def of_space(key: str, choice: dict[str, int] | None = None, arch: str = "sm_80"
 
 def test_exported_kernels_serve_calls(tmp_path: Path) -> None:
     kernels = [
-        of_space("matmul(float16;M=*,N=*,K=*;a=n,b=t)", GEMM),
-        of_space("matmul(float16;M=*,N=*,K=*;a=n,b=t,rows=64)", {**GEMM, "split_k": 2}),
+        of_space("matmul(float16;M=*,N=*,K=*;a=n,b=t)", SMALL),
+        of_space("matmul(float16;M=*,N=*,K=*;a=n,b=t,rows=64)", {**SMALL, "split_k": 2}),
         of_space("softmax(float16;M=*,N=*)"),
         of_space("gelu(float32;N=*)"),
         of_space("gated_activation(float16;N=*)"),

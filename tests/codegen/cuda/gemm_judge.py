@@ -22,6 +22,20 @@ ACTIVATIONS = [
     np.tanh,
 ]
 BIAS, RESIDUAL = 1, 2
+# Of mma_sync: a warp of 32 x 32, a block of 32 x 64: quick to compile, and a few blocks are few elements.
+SMALL = {
+    "warps_m": 1,
+    "warps_n": 2,
+    "fragments_m": 2,
+    "fragments_n": 2,
+    "block_k": 32,
+    "stages": 3,
+    "swizzle": 1,
+    "vector": 8,
+    "group_m": 4,
+    "split_k": 1,
+    "buffers": 2,
+}
 
 
 @dataclass(frozen=True)

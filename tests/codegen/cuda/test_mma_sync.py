@@ -13,24 +13,10 @@ from codegen.spaces.solver import Solver
 from codegen.spaces.space import broken
 from codegen.target import GPU_TARGETS, find_gpu
 from codegen.workload import Workload
-from tests.codegen.cuda.gemm_judge import ACTIVATIONS, BIAS, RESIDUAL, Case, Kernel
+from tests.codegen.cuda.gemm_judge import ACTIVATIONS, BIAS, RESIDUAL, SMALL, Case, Kernel
 
 NT = Workload.parse("matmul(float16;M=*,N=*,K=*;a=n,b=t)")
 FEW = Workload.parse("matmul(bfloat16;M=*,N=*,K=*;a=n,b=t,rows=64)")
-# A warp of 32 x 32, a block of 32 x 64: quick to compile, and a few blocks are few elements.
-SMALL = {
-    "warps_m": 1,
-    "warps_n": 2,
-    "fragments_m": 2,
-    "fragments_n": 2,
-    "block_k": 32,
-    "stages": 3,
-    "swizzle": 1,
-    "vector": 8,
-    "group_m": 4,
-    "split_k": 1,
-    "buffers": 2,
-}
 
 
 def space_of(workload, target="sm_80"):
