@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 import tvm
+import tvm_ffi
 from tvm import tirx
 from tvm.ir import Expr
 
@@ -45,6 +46,7 @@ class Slots:
     def __init__(self) -> None:
         self._buffers: dict[str, tirx.Buffer] = {}
         self._used: dict[str, int] = {}
+        self._most: dict[str, int] = {}
 
     def new(self, dtype: str) -> tuple[tirx.Buffer, tirx.IntImm]:
         """One more."""
@@ -52,6 +54,7 @@ class Slots:
             self._buffers[dtype] = tirx.decl_buffer((MOST_SLOTS,), dtype, _SHORT[dtype], scope="local")
         at = self._used.get(dtype, 0)
         self._used[dtype] = at + 1
+        self._most[dtype] = max(self._most.get(dtype, 0), at + 1)
         if at == MOST_SLOTS:
             raise CodegenError(f"a program has more than {MOST_SLOTS} {dtype} variables")
         return self._buffers[dtype], tirx.IntImm("int32", at)
@@ -71,6 +74,18 @@ class Slots:
     def buffers(self) -> list[tirx.Buffer]:
         """The arrays."""
         return list(self._buffers.values())
+
+    def fitted(self, body: tirx.Stmt) -> tirx.Stmt:
+        """The code, all of it, with arrays as long as it needs."""
+        found = [
+            (buffer, tirx.decl_buffer((self._most[dtype],), dtype, _SHORT[dtype], scope="local"))
+            for dtype, buffer in self._buffers.items()
+        ]
+
+        def other(var: tvm.ir.Var) -> tvm.ir.Var:
+            return next((short for long, short in found if var.same_as(long)), var)
+
+        return tvm_ffi.structural_map(body, (tvm.ir.Var, other))
 
 
 class Arithmetic:

@@ -22,7 +22,8 @@ class DeviceKernel:
     buffers: tuple[str, ...]
     sizes: tuple[str, ...]
     params: tuple[str, ...] = ()
-    pipeline: str | None = None  # of TVM; None: the target's own, "tirx": for what is written at the level of PTX
+    # Of passes. None: the target's own; "tirx": TVM's for what is written at the level of PTX; "plain": see lower.py.
+    pipeline: str | None = None
     config: Mapping[str, Any] = field(default_factory=dict)  # of TVM's passes
     name: str = "launch"
     whole: bool = False

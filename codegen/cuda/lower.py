@@ -6,12 +6,13 @@ No GPU, driver, nvcc or nvrtc is used.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import tvm
-from tvm import tirx
+from tvm import s_tir, tirx
 from tvm.tirx.build import split_host_device_mods
+from tvm.tirx.compilation_pipeline import register_tir_pipeline
 
 from ..errors import CodegenError
 from ..target import GpuTarget
@@ -21,6 +22,24 @@ from .kernel import DeviceKernel
 
 # Common subexpressions: TVM's pass hides threadIdx.x from LowerWarpMemory in variables of its own; nvcc finds them too.
 PASS_CONFIG = {"tirx.disable_cse_tir": True}
+
+
+def _plain() -> tuple[tvm.transform.Pass, None, Callable[[], tvm.transform.Pass]]:
+    """For code of threads in loops, branches and stores, without blocks of a schedule, "warp" buffers or 8-bit floats.
+
+    It comes out as with the target's own passes, which take three times as long: of those that are left out, some look
+    at every access of an array of registers, and each of the others simplifies all of it again.
+    """
+    t, s = tirx.transform, s_tir.transform
+    passes = [
+        *(t.StmtSimplify(), t.FlattenBuffer(), t.BF16ComputeLegalize(), t.NarrowDataType(32), t.VectorizeLoop(True)),
+        *(t.UnrollLoop(), t.StmtSimplify(), s.RewriteUnsafeSelect(), t.VerifyMemory(), t.AnnotateEntryFunc()),
+        *(s.ThreadSync("shared"), t.SplitHostDevice(), t.MakePackedAPI(), t.BF16StorageLegalize()),
+    ]
+    return tvm.transform.Sequential(passes), None, t.LowerIntrin
+
+
+register_tir_pipeline("plain", _plain)
 
 
 @dataclass(frozen=True)

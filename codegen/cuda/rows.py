@@ -251,7 +251,7 @@ class RowsKernel(Tiles):
             body = sequence(*map(tirx.AllocBuffer, rooms.values()), body, summed(rooms, slots, self.n))
         sizes = [self.rows] if not self.flat else []
         sizes += [] if isinstance(self.n, tirx.IntImm) else [self.n]
-        func = tirx.PrimFunc([*self.buffers, *sizes, *self.params], body)
+        func = tirx.PrimFunc([*self.buffers, *sizes, *self.params], self.slots.fitted(body))
         # A flat program may work in place.
         return func.with_attr({"tirx.noalias": not self.flat, "global_symbol": "main"})
 

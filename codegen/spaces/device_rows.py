@@ -143,9 +143,7 @@ class DeviceRowsSpace:
 
             name = f"launch.{variant}" if variant else "launch"
             kernels.append(
-                DeviceKernel(
-                    symbol, make, tuple(operands(program)), SIZES, program.params, config=PASS_CONFIG, name=name
-                )
+                DeviceKernel(symbol, make, tuple(operands(program)), SIZES, program.params, "plain", PASS_CONFIG, name)
             )
         return kernels
 

@@ -30,7 +30,7 @@ def kernel(program, dtype, shape, n=None, *, flat=False):
     """A kernel of a program, whatever its space would say."""
     return DeviceKernel(
         "rows", lambda: rows_kernel(program, dtype, shape, n, flat=flat), tuple(operands(program)), KERNEL_SIZES,
-        program.params, config=PASS_CONFIG,
+        program.params, "plain", PASS_CONFIG,
     )  # fmt: skip
 
 
