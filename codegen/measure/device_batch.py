@@ -185,14 +185,14 @@ def predicted(one: Candidate, source: DeviceSource, folder: Path) -> list[float 
     """
     path = folder / f"{source.symbol}.cu"
     path.write_text(source.text)
-    usages = nvcc.compile_source(path, path.with_suffix(".o"), one.target.name, [abi_header().parent])
+    made = path.with_suffix(".cubin")  # the launcher's part takes as long again, and is not asked about
+    usages = nvcc.compile_source(path, made, one.target.name, [abi_header().parent])
     nvcc.refuse_spills(usages, one.workload.key)
     space, choice = one.space, one.choice
     kernel = PackKernel(
         one.workload, one.target, space.name, space.driver, choice, space.params(choice), space.apply(choice)[:1]
     )
-    instructions = sass.disassemble(path.with_suffix(".o"))
-    compiled = Compiled(source, path.with_suffix(".o"), usages, instructions)
+    compiled = Compiled(source, made, usages, sass.disassemble(made))
     return [p.seconds for p in predictions(kernel, {source.symbol: compiled})]
 
 

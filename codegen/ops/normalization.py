@@ -249,7 +249,7 @@ def _operators() -> dict[str, RowsOperator]:
                 params=() if base.endswith("_backward") else (EPS,),
                 flops_per_element=8,
                 fill=_fill,
-                device_default=not base.endswith("_backward"),
+                device_default=True,
             )
     return made
 

@@ -1,4 +1,4 @@
-"""The shipped kernels of layer_norm and rms_norm against float64, on the emulator."""
+"""The shipped kernels of layer_norm, rms_norm and their gradients against float64, on the emulator."""
 
 import pytest
 import torch
@@ -8,6 +8,9 @@ from codegen.workload import Workload
 from tests.codegen.cuda.device_rows import SIZES, TORCH, inputs, kernels, shipped, within
 
 NAMES = ("layer_norm", "rms_norm", "add_layer_norm", "add_rms_norm")
+GRADIENTS = tuple(f"{name}_backward" for name in NAMES)
+# Rows that stay in registers, and that don't consist of whole vectors; longer ones: test_rows_sums.py.
+GRADIENT_SIZES = [(70, 24), (3, 98), (2, 8200)]
 
 
 def expected(name, x, dtype):
@@ -27,6 +30,7 @@ def expected(name, x, dtype):
 
 def test_what_is_shipped():
     assert len(shipped(*NAMES)) == 3 * len(NAMES)
+    assert len(shipped(*GRADIENTS)) == 3 * len(GRADIENTS)
 
 
 @pytest.mark.parametrize("key", shipped(*NAMES))
@@ -53,3 +57,22 @@ def test_a_large_mean_and_what_is_not_finite(tmp_path, key):
     got, wanted = kernel(x, 4, 1000, [EPS]), expected("layer_norm", x, Workload.parse(key).dtype)
     within(got["y"][[0, 3]], wanted["y"][[0, 3]], 4e-6)
     assert got["y"][1:3].isnan().all()
+
+
+@pytest.mark.parametrize("key", shipped(*GRADIENTS))
+def test_gradients(tmp_path, key):
+    """Those of weights are summed over all rows."""
+    layer = "layer" in key
+    (kernel,) = kernels(key, tmp_path).values()
+    for rows, n in GRADIENT_SIZES:
+        x = inputs(key, rows, n, seed=n)
+        g, weight, r = x["g"].double(), x["weight"].double(), x["rstd"].double()[:, None]
+        h = (x["x"].double() - (x["mean"].double()[:, None] if layer else 0)) * r
+        k = g * weight
+        dx = r * (k - (k.mean(1, keepdim=True) if layer else 0) - h * (k * h).mean(1, keepdim=True))
+        wanted = {"dx": dx + x["g_sum"].double() if "g_sum" in x else dx, "dweight": (g * h).sum(0)}
+        wanted |= {"dbias": g.sum(0)} if layer else {}
+        got = kernel(x, rows, n)
+        assert got.keys() == wanted.keys()
+        for name, tensor in got.items():
+            within(tensor, wanted[name], 3e-6)
