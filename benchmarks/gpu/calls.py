@@ -19,7 +19,7 @@ import torch
 
 from benchmarks.gpu import cases
 from benchmarks.gpu.devices import Call, Device, make
-from benchmarks.gpu.worker import ERROR_FACTOR, ROUNDINGS, as_tuple, relative_error
+from benchmarks.gpu.worker import ERROR_FACTOR, ROUNDINGS, allowed_tf32, as_tuple, relative_error
 from benchmarks.timing import order
 from codegen import ops
 from codegen.measure import device_files
@@ -57,7 +57,7 @@ def judge(device: Device, request: DeviceRequest) -> dict[str, Any]:
     point = next(p for p in request.all_points if (fused and p.sizes.get("batch", 1) == 1) or not p.epilogue)
     problem = cases.problem(request, point, request.seed, device)
     call, exact = ours(request, problem), as_tuple(problem.exact())[0]
-    limit = _limit(problem, exact)
+    limit = _limit(request, problem, exact)
     with tvmops.mode("force"):
         served = [d.kernel for d in tvmops.explain(call)]
         errors = {"stream": relative_error(as_tuple(call())[0], exact)}
@@ -72,10 +72,9 @@ def judge(device: Device, request: DeviceRequest) -> dict[str, Any]:
     return {"status": "ok", "served": served, "point": point.text, **times}
 
 
-def _limit(problem: cases.Problem, exact: torch.Tensor) -> float:
+def _limit(request: DeviceRequest, problem: cases.Problem, exact: torch.Tensor) -> float:
     aten = as_tuple(problem.aten())[0]
-    rounding = cases.ROUNDING.get(str(aten.dtype).removeprefix("torch."), 0.0)
-    return max(ERROR_FACTOR * relative_error(aten, exact), ROUNDINGS * rounding)
+    return max(ERROR_FACTOR * relative_error(aten, exact), ROUNDINGS * cases.rounding(request, aten))
 
 
 def _aside(call: Call, exact: torch.Tensor) -> float:
@@ -125,7 +124,7 @@ def main(arguments: list[str]) -> int:
         tvmops.load_pack(pack)
     for one in ids:
         broken = False
-        with torch.inference_mode():
+        with torch.inference_mode(), allowed_tf32(cases.is_tf32(every[one])):
             try:
                 found = judge(device, every[one])
                 device.synchronize()

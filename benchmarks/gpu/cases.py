@@ -32,7 +32,7 @@ ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
 }
 HAS_BIAS, HAS_RESIDUAL = 1, 2
 #: What one rounding to a dtype may cost, and a transcendental function in float32: no result is asked to be closer.
-ROUNDING = {"float32": 2.0**-20, "float16": 2.0**-11, "bfloat16": 2.0**-9}
+ROUNDING = {"float32": 2.0**-20, "tf32": 2.0**-10, "float16": 2.0**-11, "bfloat16": 2.0**-9}
 #: Rows of a row program that are checked, and their lengths.
 ROWS_CHECKED = ((1, 2), (3, 5), (7, 67), (4, 128), (33, 1000), (2, 8200), (130, 257))
 #: Elements that are made afresh; longer inputs repeat them, which takes less time.
@@ -73,6 +73,16 @@ def _output(shape: tuple[int, ...], dtype: torch.dtype, device: Device) -> tuple
     count = math.prod(shape)
     around = torch.empty(count + 2 * GUARD, dtype=dtype, device=device.where)
     return around[GUARD : GUARD + count].view(shape), around
+
+
+def is_tf32(request: DeviceRequest) -> bool:
+    """Whether a kernel rounds float32 operands to TF32; then ATen may do so, too."""
+    return request.params.get("tf32", 0) == 1
+
+
+def rounding(request: DeviceRequest, result: Tensor) -> float:
+    """The error that a result may have for being rounded, or for its operands being so."""
+    return ROUNDING.get("tf32" if is_tf32(request) else str(result.dtype).removeprefix("torch."), 0.0)
 
 
 def problem(request: DeviceRequest, point: Point, seed: int, device: Device) -> Problem:
@@ -149,29 +159,30 @@ def _gemm(request: DeviceRequest, workload: Workload, point: Point, seed: int, d
 
 def _gemm_checks(request: DeviceRequest, workload: Workload) -> Iterator[Point]:
     bm, bn, bk = (request.params.get(name, 64) for name in ("block_m", "block_n", "block_k"))
+    align = request.params.get("align", 8)  # of contiguous extents
     depth = bk * max(1, request.params.get("stages", 1))
     split = max(1, request.params.get("split_k", 1))
     most = request.params.get("rows", 0)
     n, k = (workload.dims.get(name) for name in ("N", "K"))
-    step = 8 if workload.attrs.get("a", "n") == "t" else 1  # rows of a transposed A are its contiguous extent
+    step = align if workload.attrs.get("a", "n") == "t" else 1  # rows of a transposed A are its contiguous extent
 
     def sizes(batch: int, m: int, n_: int, k_: int, pad: int = 0) -> dict[str, int]:
         m = workload.dims.get("M") or max(step, (min(m, most) if most else m) // step * step)
-        found = {"batch": batch, "M": m, "N": n or _eight(n_), "K": k or _eight(k_)}
-        return {**found, "pad": 8} if pad else found
+        found = {"batch": batch, "M": m, "N": n or _whole(n_, align), "K": k or _whole(k_, align)}
+        return {**found, "pad": align} if pad else found
 
-    yield Point(sizes(1, 1, 8, 8))
-    yield Point(sizes(1, bm + 1, bn + 8, bk + 8))
-    yield Point(sizes(1, bm - 1, bn - 8, depth - 8))
+    yield Point(sizes(1, 1, align, align))
+    yield Point(sizes(1, bm + 1, bn + align, bk + align))
+    yield Point(sizes(1, bm - 1, bn - align, depth - align))
     yield Point(sizes(1, 2 * bm, 2 * bn, depth + bk))
-    yield Point(sizes(1, 5, 2 * bn + 8, split * (depth + bk) + 8))
+    yield Point(sizes(1, 5, 2 * bn + align, split * (depth + bk) + align))
     yield Point(sizes(3, bm + 7, bn + 24, bk, pad=1))
     for name in ACTIVATIONS:
         yield Point(sizes(1, bm + 9, bn // 2 + 8, 2 * bk + 8), f"{name} + residual" if name == "none" else name)
 
 
-def _eight(size: int) -> int:
-    return max(8, size // 8 * 8)
+def _whole(size: int, align: int) -> int:
+    return max(align, size // align * align)
 
 
 # -- cuda_rows -----------------------------------------------------------------------------------------------------

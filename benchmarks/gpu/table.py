@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from benchmarks.gpu.cases import is_tf32
 from benchmarks.gpu.parts import geomean, winners
 from benchmarks.gpu.session import Session
 from codegen.measure.device_files import DeviceRequest
@@ -41,6 +42,11 @@ def _peak(name: str) -> str:
     return {"copy_gbps": "copy GB/s"}.get(name, f"cuBLAS {name.partition('_')[0]} TFLOP/s")
 
 
+def _peak_of(request: DeviceRequest) -> str:
+    """The peak that a product is measured by."""
+    return f"{'tf32' if is_tf32(request) else Workload.parse(request.workload).dtype}_tflops"
+
+
 def _rows(session: Session, request: DeviceRequest, peaks: dict[str, float]) -> Iterator[tuple[str, ...]]:
     answer = session.known[request.id]
     for point, timed, more, predicted in zip(
@@ -49,7 +55,7 @@ def _rows(session: Session, request: DeviceRequest, peaks: dict[str, float]) -> 
         seconds, rate, share = timed["seconds"], "", None
         if more["flops"]:
             tflops = 1e-12 * more["flops"] / seconds
-            rate, peak = f"{tflops:.1f} TFLOP/s", peaks.get(f"{Workload.parse(request.workload).dtype}_tflops")
+            rate, peak = f"{tflops:.1f} TFLOP/s", peaks.get(_peak_of(request))
             # Where memory is what limits it, arithmetic is no measure.
             bound = peaks.get("copy_gbps")
             memory = 1e-9 * more["bytes"] / seconds

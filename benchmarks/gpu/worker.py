@@ -11,6 +11,7 @@ import json
 import os
 import sys
 import warnings
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from statistics import geometric_mean, median
@@ -59,7 +60,7 @@ class Worker:
         self.device = device
 
     def card(self) -> dict[str, Any]:
-        """The device, and what it can do: GB/s of a copy, TFLOP/s of a large product of each 16-bit type."""
+        """The device, and what it can do: GB/s of a copy, TFLOP/s of a large product of each 16-bit type and TF32."""
         device, about = self.device, self.device.about()
         small = device.where.type == "cpu"
         count = (1 << 20) if small else (1 << 30)
@@ -68,10 +69,12 @@ class Worker:
         peaks = {"copy_gbps": 2e-9 * count / median(timing.interleaved(device, {"copy": copies}, 7)["copy"])}
         del source, copies
         size = 64 if small else 8192
-        for name in ("float16", "bfloat16"):
-            a, b = (torch.randn(size, size, device=device.where).to(cases.DTYPES[name]) for _ in range(2))
+        for name in ("float16", "bfloat16", "tf32"):
+            dtype = cases.DTYPES.get(name, torch.float32)
+            a, b = (torch.randn(size, size, device=device.where).to(dtype) for _ in range(2))
             products: list[Call] = [partial(torch.mm, a, b)] * 2
-            seconds = median(timing.interleaved(device, {"product": products}, 7)["product"])
+            with allowed_tf32(name == "tf32"):
+                seconds = median(timing.interleaved(device, {"product": products}, 7)["product"])
             peaks[f"{name}_tflops"] = 2e-12 * size**3 / seconds
         return {"status": "ok", "about": about, "peaks": peaks}
 
@@ -97,10 +100,10 @@ class Worker:
             for once, again in zip(first, problem.outputs, strict=True):
                 if not torch.equal(once.nan_to_num(nan=1e4), again.nan_to_num(nan=1e4)):
                     raise WrongError(f"{point.text}: two runs differ")
-            worst = max(worst, self._errors(problem, as_tuple(problem.exact())))
+            worst = max(worst, self._errors(request, problem, as_tuple(problem.exact())))
         return {"status": "ok", "error": worst[0], "aten_error": worst[1]}
 
-    def _errors(self, problem: cases.Problem, exact: tuple[Tensor, ...]) -> tuple[float, float]:
+    def _errors(self, request: DeviceRequest, problem: cases.Problem, exact: tuple[Tensor, ...]) -> tuple[float, float]:
         """Of what the outputs of a problem hold now, the worst, and ATen's.
 
         Raises:
@@ -116,7 +119,7 @@ class Worker:
                 continue
             error = relative_error(out, right)
             aten_error = 0.0 if other is None else relative_error(other, right)
-            limit = max(ERROR_FACTOR * aten_error, ROUNDINGS * cases.ROUNDING.get(str(out.dtype)[6:], 0.0))
+            limit = max(ERROR_FACTOR * aten_error, ROUNDINGS * cases.rounding(request, out))
             if not error <= limit:  # NaN is not
                 raise WrongError(f"{problem.point.text}: relative error {error:.2g}, ATen's is {aten_error:.2g}")
             worst = max(worst, (error, aten_error))
@@ -137,7 +140,7 @@ class Worker:
         for point in points:
             first = cases.problem(request, point, request.seed, self.device)
             if check:
-                self._look(kernel, first)
+                self._look(kernel, request, first)
             try:
                 first.aten()
             except RuntimeError as error:
@@ -176,7 +179,7 @@ class Worker:
             return EmulatedKernel(library, request.symbol, request.target)
         return Kernel(library, request.symbol, self.device)
 
-    def _look(self, kernel: Kernel | EmulatedKernel, problem: cases.Problem) -> None:
+    def _look(self, kernel: Kernel | EmulatedKernel, request: DeviceRequest, problem: cases.Problem) -> None:
         """At the sizes that are timed.
 
         Raises:
@@ -188,8 +191,21 @@ class Worker:
         if problem.flops <= EXACT_FLOPS:
             exact = as_tuple(problem.exact())
         else:
-            exact = as_tuple(problem.traced(*(x.float() if isinstance(x, Tensor) else x for x in problem.traced_args)))
-        self._errors(problem, exact)
+            with allowed_tf32(False):
+                whole = (x.float() if isinstance(x, Tensor) else x for x in problem.traced_args)
+                exact = as_tuple(problem.traced(*whole))
+        self._errors(request, problem, exact)
+
+
+@contextlib.contextmanager
+def allowed_tf32(allowed: bool) -> Iterator[None]:
+    """Whether torch may round float32 operands of products to TF32, for a while."""
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = allowed
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
 
 
 def _inductor(problems: list[cases.Problem]) -> list[Call]:
@@ -208,7 +224,7 @@ def answer(worker: Worker, task: dict[str, Any]) -> dict[str, Any]:
     request = DeviceRequest(**task["request"])
     library, points = Path(task["library"]), [Point.of(p) for p in task.get("points", ())]
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), allowed_tf32(cases.is_tf32(request)):
             if task["what"] == "check":
                 return worker.check(request, library, points or cases.checks(request))
             chosen = points or request.all_points

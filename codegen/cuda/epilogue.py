@@ -62,46 +62,46 @@ def chosen(x: Expr, activation: Expr) -> Expr:
 
 @T.inline
 def activate(x: Any, activation: Any) -> None:
-    """``x``, VECTOR float32 in registers, becomes activation(x)."""
+    """``x``, float32 in registers, becomes activation(x)."""
     if activation == RELU:
-        for j in T.unroll(VECTOR):
+        for j in T.unroll(x.shape[0]):
             x[j] = relu(x[j])
     elif activation == GELU:
-        for j in T.unroll(VECTOR):
+        for j in T.unroll(x.shape[0]):
             x[j] = gelu(x[j])
     elif activation == GELU_TANH:
-        for j in T.unroll(VECTOR):
+        for j in T.unroll(x.shape[0]):
             x[j] = gelu_tanh(x[j])
     elif activation == SILU:
-        for j in T.unroll(VECTOR):
+        for j in T.unroll(x.shape[0]):
             x[j] = silu(x[j])
     elif activation == SIGMOID:
-        for j in T.unroll(VECTOR):
+        for j in T.unroll(x.shape[0]):
             x[j] = sigmoid(x[j])
     elif activation == TANH:
-        for j in T.unroll(VECTOR):
+        for j in T.unroll(x.shape[0]):
             x[j] = T.tanh(x[j])
 
 
 @T.inline
 def finish(x: Any, h: Any, C: Any, bias: Any, residual: Any, at: Any, column: Any, activation: Any, flags: Any) -> None:
-    """C[at:at + VECTOR] = activation(x + bias[column:]) + residual[at:], rounded once.
+    """C[at:at + V] = activation(x + bias[column:]) + residual[at:], rounded once.
 
-    ``x``: VECTOR sums in registers; ``h``: as many registers of C's dtype. Both are overwritten. ``at`` is an int64,
-    and both it and ``column`` are multiples of VECTOR, as TVM must see.
+    ``x``: V sums in registers; ``h``: as many registers of C's dtype. Both are overwritten. ``at`` is an int64; it and
+    ``column`` are multiples of V, as TVM must see.
     """
     if T.bitwise_and(flags, HAS_BIAS) != 0:
-        for j in T.vectorized(VECTOR):
+        for j in T.vectorized(x.shape[0]):
             h[j] = bias[column + j]
-        for j in T.unroll(VECTOR):
+        for j in T.unroll(x.shape[0]):
             x[j] = x[j] + T.Cast("float32", h[j])
     activate(x, activation)
     if T.bitwise_and(flags, HAS_RESIDUAL) != 0:
-        for j in T.vectorized(T.int64(VECTOR)):
+        for j in T.vectorized(T.int64(int(x.shape[0]))):
             h[j] = residual[at + j]
-        for j in T.unroll(VECTOR):
+        for j in T.unroll(x.shape[0]):
             x[j] = x[j] + T.Cast("float32", h[j])
-    for j in T.unroll(VECTOR):
+    for j in T.unroll(x.shape[0]):
         h[j] = T.Cast(h.dtype, x[j])
-    for j in T.vectorized(T.int64(VECTOR)):
+    for j in T.vectorized(T.int64(int(x.shape[0]))):
         C[at + j] = h[j]

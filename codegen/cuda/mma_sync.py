@@ -1,97 +1,24 @@
-"""GEMM with ``mma.sync.m16n8k16``: tiles of A and B stream through shared memory by ``cp.async``, ``stages`` deep.
+"""GEMM with ``mma.sync``: tiles of A and B stream through shared memory by ``cp.async``, ``stages`` deep.
 
 Written at the level of PTX: in a schedule of the TE definition neither an epilogue that branches at run time, nor a
 split K, nor a choice of the moment of each wait have a place. What a choice decides is :class:`Tiling`.
+
+Elements are of 16 bits, or float32 that are rounded to TF32 as they come to be multiplied.
 
 Sources: CUTLASS, "Efficient GEMM in CUDA" (the pipeline); Tillet et al., Triton's tutorial of matmul (order of blocks).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 from tvm import tirx
 from tvm.script import tirx as T
 
-from .epilogue import VECTOR, finish
-from .intrinsics import FRAGMENT, WARP, SharedTile, copy, ldmatrix, mma
+from .epilogue import finish
+from .intrinsics import FRAGMENT, ROUND, WARP, copy, ldmatrix, mma
+from .mma_tiling import Tiling
 from .split_k import add_up, keep
-
-SLAB_PADDING = 8  # floats: then the four rows that are written at once meet different banks
-
-
-@dataclass(frozen=True)
-class Tiling:
-    """Of a block's ``warps_m`` x ``warps_n`` warps, each has ``fragments_m`` x ``fragments_n`` fragments of 16 x 16.
-
-    ``buffers``: 2 if the fragments of the next step are loaded while those of this one are multiplied. ``vector``:
-    elements that one copy brings. ``group_m``: rows of blocks that are walked column by column, to share B in L2.
-    """
-
-    dtype: str
-    across_a: bool  # A is [K, M]
-    along_b: bool  # B is [N, K]
-    swizzle: bool
-    warps_m: int
-    warps_n: int
-    fragments_m: int
-    fragments_n: int
-    block_k: int
-    stages: int
-    vector: int
-    group_m: int
-    split_k: int
-    buffers: int
-
-    @property
-    def warp_m(self) -> int:
-        """Rows of C of a warp."""
-        return self.fragments_m * FRAGMENT
-
-    @property
-    def warp_n(self) -> int:
-        """Columns of C of a warp."""
-        return self.fragments_n * FRAGMENT
-
-    @property
-    def block_m(self) -> int:
-        """Rows of C of a block."""
-        return self.warps_m * self.warp_m
-
-    @property
-    def block_n(self) -> int:
-        """Columns of C of a block."""
-        return self.warps_n * self.warp_n
-
-    @property
-    def threads(self) -> int:
-        """Of a block."""
-        return WARP * self.warps_m * self.warps_n
-
-    @cached_property
-    def a(self) -> SharedTile:
-        """A's tile."""
-        rows, length = (self.block_k, self.block_m) if self.across_a else (self.block_m, self.block_k)
-        return SharedTile(rows, length, self.swizzle)
-
-    @cached_property
-    def b(self) -> SharedTile:
-        """B's tile."""
-        rows, length = (self.block_n, self.block_k) if self.along_b else (self.block_k, self.block_n)
-        return SharedTile(rows, length, self.swizzle)
-
-    @property
-    def slab(self) -> int:
-        """Floats from one row to the next of the FRAGMENT rows that a warp takes through shared memory to C."""
-        return self.warp_n + SLAB_PADDING
-
-    @property
-    def shared_bytes(self) -> int:
-        """Of a block: the stages, or the slabs when they are done."""
-        pipeline = 2 * self.stages * (self.a.elements + self.b.elements)
-        return max(pipeline, 4 * FRAGMENT * self.slab * self.warps_m * self.warps_n)
 
 
 def kernel(t: Tiling, n_static: int | None = None, k_static: int | None = None) -> tirx.PrimFunc:
@@ -99,10 +26,10 @@ def kernel(t: Tiling, n_static: int | None = None, k_static: int | None = None) 
     stage, last = t.a.elements + t.b.elements, (t.stages - 1) * (t.a.elements + t.b.elements)
     copies_a = t.a.rows * t.a.length // (t.vector * t.threads)
     copies_b = t.b.rows * t.b.length // (t.vector * t.threads)
-    fm, fn, steps, size = t.fragments_m, t.fragments_n, t.block_k // FRAGMENT, 2 * t.vector
-    multiply_add, bring_vector = mma(t.dtype), copy(t.vector)
+    fm, fn, steps, size = t.fragments_m, t.fragments_n, t.block_k // t.depth, t.item * t.vector
+    multiply_add, bring_vector = mma(t.dtype), copy(size)
     load_a, load_b = ldmatrix(transposed=t.across_a), ldmatrix(transposed=not t.along_b)
-    per_row = t.warp_n // VECTOR
+    width, per_row = t.width, t.warp_n // t.width
 
     def fragment_a(lane: Any, m: Any, k: Any) -> Any:
         return t.a.across(lane, k, m) if t.across_a else t.a.along(lane, m, k)
@@ -133,7 +60,7 @@ def kernel(t: Tiling, n_static: int | None = None, k_static: int | None = None) 
         flags: T.int32,
     ) -> None:
         # TVM must see that rows of C hold whole vectors.
-        N = T.meta_var(n8 * VECTOR if n_static is None else n_static)
+        N = T.meta_var(n8 * width if n_static is None else n_static)
         deep = T.meta_var(K if k_static is None else k_static)
         elements = T.int64()
         A = T.match_buffer(A_ptr, (elements,), t.dtype, align=16)
@@ -149,7 +76,7 @@ def kernel(t: Tiling, n_static: int | None = None, k_static: int | None = None) 
             T.launch_thread("blockIdx.z", batch) as z,
             T.launch_thread("threadIdx.x", t.threads) as thread,
         ):
-            shared = T.alloc_buffer((t.shared_bytes // 2,), t.dtype, scope="shared.dyn", align=128)
+            shared = T.alloc_buffer((t.shared_bytes // t.item,), t.dtype, scope="shared.dyn", align=128)
             sums = T.decl_buffer((t.shared_bytes // 4,), "float32", shared.data, scope="shared.dyn")
             acc = T.alloc_buffer((fm * fn * 8,), "float32", scope="local")
             a = T.alloc_buffer((t.buffers * fm * 4,), "uint32", scope="local")
@@ -180,7 +107,9 @@ def kernel(t: Tiling, n_static: int | None = None, k_static: int | None = None) 
                     m = T.meta_var(m0 + (column if t.across_a else row))
                     k = T.meta_var(k0 + (row if t.across_a else column))
                     # Zeros where nothing is; of the rows of a transposed A the last vector may be there in part.
-                    inside = T.meta_var(T.max(T.min((M - m) * 2, size), 0) if t.across_a else T.Select(m < M, size, 0))
+                    inside = T.meta_var(
+                        T.max(T.min((M - m) * t.item, size), 0) if t.across_a else T.Select(m < M, size, 0)
+                    )
                     T.ptx[bring_vector](
                         T.address_of(shared[slot + t.a.at(row, column)]),
                         T.address_of(
@@ -213,15 +142,35 @@ def kernel(t: Tiling, n_static: int | None = None, k_static: int | None = None) 
             def load(slot: Any, step: Any, side: Any) -> None:
                 for f in T.unroll(fm):
                     r = T.meta_var((side * fm + f) * 4)
-                    at = T.meta_var(fragment_a(lane, warp_m + f * FRAGMENT, step * FRAGMENT))
-                    T.ptx[load_a](a[r], a[r + 1], a[r + 2], a[r + 3], T.address_of(shared[slot + at]))
+                    m = T.meta_var(warp_m + f * FRAGMENT)
+                    if t.a.words:
+                        for e in T.unroll(4):
+                            at = T.meta_var(t.a.word(lane, step * t.depth + e // 2 * 4, m + e % 2 * 8))
+                            a[r + e] = T.reinterpret("uint32", shared[slot + at])
+                    else:
+                        at = T.meta_var(fragment_a(lane, m, step * t.depth))
+                        T.ptx[load_a](a[r], a[r + 1], a[r + 2], a[r + 3], T.address_of(shared[slot + at]))
                 for f in T.unroll(fn):
                     r = T.meta_var((side * fn + f) * 4)
-                    at = T.meta_var(t.a.elements + fragment_b(lane, warp_n + f * FRAGMENT, step * FRAGMENT))
-                    T.ptx[load_b](b[r], b[r + 1], b[r + 2], b[r + 3], T.address_of(shared[slot + at]))
+                    n, at_b = T.meta_var((warp_n + f * FRAGMENT, slot + t.a.elements))
+                    if t.b.words:
+                        for e in T.unroll(4):
+                            at = T.meta_var(t.b.word(lane, step * t.depth + e % 2 * 4, n + e // 2 * 8))
+                            b[r + e] = T.reinterpret("uint32", shared[at_b + at])
+                    else:
+                        at = T.meta_var(fragment_b(lane, n, step * t.depth))
+                        T.ptx[load_b](b[r], b[r + 1], b[r + 2], b[r + 3], T.address_of(shared[at_b + at]))
 
             @T.inline
             def multiply(side: Any) -> None:
+                # Here and not where they are loaded, so that nothing waits for a load sooner than it must.
+                if t.tf32:
+                    for e in T.unroll(fm * 4):
+                        r = T.meta_var(side * fm * 4 + e)
+                        T.ptx[ROUND](a[r], T.reinterpret("float32", a[r]))
+                    for e in T.unroll(fn * 4):
+                        r = T.meta_var(side * fn * 4 + e)
+                        T.ptx[ROUND](b[r], T.reinterpret("float32", b[r]))
                 for i in T.unroll(fm):
                     for j in T.unroll(fn * 2):
                         r = T.meta_var((i * fn * 2 + j) * 4)
@@ -265,8 +214,8 @@ def kernel(t: Tiling, n_static: int | None = None, k_static: int | None = None) 
             T.ptx.cp.async_.wait_group(0)
             T.cuda.cta_sync()
 
-            x = T.alloc_buffer((VECTOR,), "float32", scope="local")
-            h = T.alloc_buffer((VECTOR,), t.dtype, scope="local")
+            x = T.alloc_buffer((width,), "float32", scope="local")
+            h = T.alloc_buffer((width,), t.dtype, scope="local")
             own = T.meta_var(warp * (FRAGMENT * t.slab))
             # One loop over the slabs, for one copy of the epilogue; which registers a slab is in must be constant.
             for f in T.serial(fm):
@@ -281,13 +230,13 @@ def kernel(t: Tiling, n_static: int | None = None, k_static: int | None = None) 
                 T.cuda.warp_sync()
                 for i in T.serial(FRAGMENT * per_row // WARP):
                     row = T.meta_var(T.floordiv(i * WARP + lane, per_row))
-                    column = T.meta_var(T.floormod(i * WARP + lane, per_row) * VECTOR)
+                    column = T.meta_var(T.floormod(i * WARP + lane, per_row) * width)
                     m = T.meta_var(m0 + warp_m + f * FRAGMENT + row)
                     n = T.meta_var(n0 + warp_n + column)
                     if T.And(m < M, n < N):
-                        for half in T.unroll(2):
+                        for part_of in T.unroll(width // 4):
                             for e in T.vectorized(4):
-                                x[half * 4 + e] = sums[own + row * t.slab + column + half * 4 + e]
+                                x[part_of * 4 + e] = sums[own + row * t.slab + column + part_of * 4 + e]
                         at = T.meta_var((wide(z) * wide(M) + wide(m)) * wide(N) + wide(n))
                         if t.split_k == 1:
                             finish(x, h, C, bias, residual, at, n, activation, flags)
@@ -295,6 +244,13 @@ def kernel(t: Tiling, n_static: int | None = None, k_static: int | None = None) 
                             keep(x, partial, wide(part) * wide(batch) * wide(M) * wide(N) + at)
                 T.cuda.warp_sync()
         if t.split_k > 1:
-            add_up(partial, t.split_k, C, bias, residual, batch * M, T.truncdiv(N, VECTOR), activation, flags)
+            add_up(partial, t.split_k, C, bias, residual, batch * M, T.truncdiv(N, width), width, activation, flags)
 
-    return gemm
+    return gemm if width == 8 else _of_parts(gemm, "n8", f"n{width}")
+
+
+def _of_parts(func: tirx.PrimFunc, old: str, new: str) -> tirx.PrimFunc:
+    """The function with a size of another name: n4 is N / 4."""
+    size = tirx.Var(new, "int32")
+    parts = func.specialize({p: size for p in func.params if p.name == old})
+    return tirx.PrimFunc([*parts.params, size], parts.body, attrs=parts.attrs)

@@ -34,7 +34,8 @@ from .lower import DeviceSource
 if TYPE_CHECKING:
     from ..export.pack import PackKernel
 
-# Floating-point operations a cycle of one multiprocessor's tensor cores: 16-bit operands, float32 accumulators.
+# Floating-point operations a cycle of one multiprocessor's tensor cores: 16-bit operands, float32 accumulators. Of TF32
+# half as many.
 _TENSOR_RATE = {(8, 0): 2048, (8, 6): 1024, (8, 9): 1024, (9, 0): 4096}
 _QUARTERS = 4
 _SHARED_RATE = 128  # bytes a cycle
@@ -152,7 +153,7 @@ def _width(opcode: str) -> int:
 def _cycles(body: Sequence[sass.Instruction], target: GpuTarget) -> _Cycles:
     rate = _TENSOR_RATE[target.capability] / _QUARTERS
     return _Cycles(
-        _tensor_flops(body) / rate,
+        sum(tensor_flops(one.opcode) * (2 if "TF32" in one.opcode else 1) for one in body) / rate,
         float(len(body)),
         float(sum(_SLOW.get(one.kind, 0) for one in body)),
         sum(_width(one.opcode) * target.warp for one in body if one.kind in _SHARED) / _SHARED_RATE,

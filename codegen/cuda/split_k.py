@@ -10,42 +10,56 @@ from typing import Any
 
 from tvm.script import tirx as T
 
-from .epilogue import VECTOR, finish
+from .epilogue import finish
 
 THREADS = 64
 
 
 @T.inline
 def keep(x: Any, partial: Any, at: Any) -> None:
-    """partial[at:at + VECTOR] = x."""
-    for half in T.unroll(T.int64(2)):
+    """partial[at:at + V] = x, V float32 in registers."""
+    for i in T.unroll(T.int64(int(x.shape[0]) // 4)):
         for e in T.vectorized(T.int64(4)):
-            partial[at + half * 4 + e] = x[half * 4 + e]
+            partial[at + i * 4 + e] = x[i * 4 + e]
 
 
 @T.inline
 def add_up(
-    partial: Any, parts: int, C: Any, bias: Any, residual: Any, rows: Any, n8: Any, activation: Any, flags: Any
+    partial: Any,
+    parts: int,
+    C: Any,
+    bias: Any,
+    residual: Any,
+    rows: Any,
+    vectors: Any,
+    width: int,
+    activation: Any,
+    flags: Any,
 ) -> None:
-    """The second kernel: C [rows, N] = activation(sum of the parts + bias) + residual. A block has a piece of a row."""
+    """The second kernel: C [rows, N] = activation(sum of the parts + bias) + residual. A block has a piece of a row.
+
+    N is ``vectors`` times ``width``.
+    """
     with (
         T.launch_thread("blockIdx.x", rows) as row,
-        T.launch_thread("blockIdx.y", T.truncdiv(n8 + (THREADS - 1), THREADS)) as piece,
+        T.launch_thread("blockIdx.y", T.truncdiv(vectors + (THREADS - 1), THREADS)) as piece,
         T.launch_thread("threadIdx.x", THREADS) as thread,
     ):
-        y = T.alloc_buffer((VECTOR,), "float32", scope="local")
-        one = T.alloc_buffer((VECTOR,), "float32", scope="local")
-        g = T.alloc_buffer((VECTOR,), C.dtype, scope="local")
+        y = T.alloc_buffer((width,), "float32", scope="local")
+        one = T.alloc_buffer((width,), "float32", scope="local")
+        g = T.alloc_buffer((width,), C.dtype, scope="local")
         column = T.meta_var(piece * THREADS + thread)
-        if column < n8:
-            at = T.meta_var((T.Cast("int64", row) * T.Cast("int64", n8) + T.Cast("int64", column)) * VECTOR)
-            for e in T.unroll(VECTOR):
+        if column < vectors:
+            at = T.meta_var((T.Cast("int64", row) * T.Cast("int64", vectors) + T.Cast("int64", column)) * width)
+            for e in T.unroll(width):
                 y[e] = T.float32(0)
             for part in T.serial(parts):
-                first = T.meta_var(T.Cast("int64", part) * T.Cast("int64", rows) * T.Cast("int64", n8) * VECTOR + at)
-                for half in T.unroll(T.int64(2)):
+                first = T.meta_var(
+                    T.Cast("int64", part) * T.Cast("int64", rows) * T.Cast("int64", vectors) * width + at
+                )
+                for i in T.unroll(T.int64(width // 4)):
                     for e in T.vectorized(T.int64(4)):
-                        one[half * 4 + e] = partial[first + half * 4 + e]
-                for e in T.unroll(VECTOR):
+                        one[i * 4 + e] = partial[first + i * 4 + e]
+                for e in T.unroll(width):
                     y[e] = y[e] + one[e]
-            finish(y, g, C, bias, residual, at, column * VECTOR, activation, flags)
+            finish(y, g, C, bias, residual, at, column * width, activation, flags)

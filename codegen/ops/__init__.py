@@ -154,8 +154,10 @@ def _check_attributes(workload: Workload, alike: Sequence[Workload]) -> None:
             raise CodegenError(f"{workload.op} has no attribute {name!r}")
         if value not in values[name]:
             raise CodegenError(f"{workload.op}: {name}={value} is not one of {', '.join(sorted(values[name]))}")
-    needed = set.intersection(*({*one.attrs} for one in alike))
-    if missing := sorted(needed - {*workload.attrs}):
+    having = [{*one.attrs} for one in alike if {*workload.attrs} <= {*one.attrs}]
+    if not having:
+        raise CodegenError(f"{workload.key}: no kernel of {workload.op} has all of these attributes")
+    if missing := sorted(set.intersection(*having) - {*workload.attrs}):
         raise CodegenError(f"{workload.key}: a {workload.dtype} kernel of {workload.op} needs {', '.join(missing)}")
 
 

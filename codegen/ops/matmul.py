@@ -2,6 +2,7 @@
 
 On a GPU the layout is the kernel's: ``a=n`` is A as [batch, M, lda], ``a=t`` as [batch, K, lda]; ``b=n`` is B as
 [batch, K, ldb], ``b=t`` as [batch, N, ldb], which is how ``linear`` keeps its weights. ``rows=64``: at most 64 rows.
+``tf32=1``, without which float32 has no kernel there: operands are rounded to TF32, which torch must allow.
 These kernels serve ``linear``, ``mm``, ``bmm`` and ``addmm`` too.
 """
 
@@ -142,7 +143,11 @@ def device_space(workload: Workload, target: GpuTarget, name: str | None = None)
 
 
 def device_workloads() -> list[Workload]:
-    """Both 16-bit types: every layout that autograd asks for, and one for few rows of activations."""
+    """Both 16-bit types and TF32: every layout that autograd asks for, and one for few rows of activations."""
     dims: dict[str, int | None] = {"M": None, "N": None, "K": None}
     few = {"a": "n", "b": "t", "rows": str(FEW_ROWS)}
-    return [Workload("matmul", dtype, dims, attrs) for dtype in ("float16", "bfloat16") for attrs in (*LAYOUTS, few)]
+    return [
+        Workload("matmul", dtype, dims, {**attrs, **more})
+        for dtype, more in (("float16", {}), ("bfloat16", {}), ("float32", {"tf32": "1"}))
+        for attrs in (*LAYOUTS, few)
+    ]

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from typing import Protocol
 
-from ..cuda.intrinsics import CHUNK
+from ..cuda.intrinsics import CHUNK_BYTES, item_bytes
 from ..cuda.plan import gemm_plan_size
 from ..target import GpuTarget
 from ..workload import Workload
@@ -15,9 +15,27 @@ from .space import Knob
 
 BUFFERS = ("A", "B", "C", "bias", "residual")
 SIZES = ("batch", "M", "N", "K", "lda", "ldb", "activation", "flags")
-SHORT = {"float16": "f16", "bfloat16": "bf16"}
+SHORT = {"float16": "f16", "bfloat16": "bf16", "float32": "tf32"}
+LAYOUT = {"a", "b", "rows"}  # attributes
 RESERVED = 1024  # bytes of shared memory that each block costs besides its own
 WARPS = 4  # that a multiprocessor must hold for its four schedulers to have one each
+
+
+def is_half(workload: Workload) -> bool:
+    """Whether it is a product of 16-bit operands, in a layout, of any rows or few."""
+    attrs = {*workload.attrs}
+    return workload.op == "matmul" and workload.dtype in ("float16", "bfloat16") and {"a", "b"} <= attrs <= LAYOUT
+
+
+def is_tf32(workload: Workload) -> bool:
+    """Whether it is a product of float32 operands that are rounded to TF32, which the attribute ``tf32=1`` allows."""
+    attrs = {*workload.attrs}
+    return (
+        workload.op == "matmul"
+        and workload.dtype == "float32"
+        and workload.attrs.get("tf32") == "1"
+        and {"a", "b"} <= attrs <= {*LAYOUT, "tf32"}
+    )
 
 
 class BlockTiling(Protocol):
@@ -43,7 +61,7 @@ class BlockTiling(Protocol):
 
 
 class DeviceGemmSpace:
-    """C [batch, M, N] = activation(A B + bias) + residual, 16-bit elements, sums in float32; see csrc/cuda."""
+    """C [batch, M, N] = activation(A B + bias) + residual, 16-bit elements or TF32, sums in float32; see csrc/cuda."""
 
     name: str
     driver = "cuda_gemm"
@@ -53,6 +71,7 @@ class DeviceGemmSpace:
     def __init__(self, workload: Workload, target: GpuTarget) -> None:
         self.workload, self.target = workload, target
         self.rows = int(workload.attrs.get("rows", 0))
+        self.chunk = CHUNK_BYTES // item_bytes(workload.dtype)  # elements of 16 bytes
         self.across_a, self.along_b = (workload.attrs[x] == "t" for x in "ab")
 
     def complete(self, choice: Choice) -> dict[str, int]:
@@ -67,10 +86,11 @@ class DeviceGemmSpace:
     def kernel_params(self, t: BlockTiling, split_k: int = 1) -> dict[str, int]:
         """What the driver must know of a kernel to choose and launch it."""
         return {
-            "align": CHUNK,
+            "align": self.chunk,
             "layout_a": int(self.across_a),
             "layout_b": int(self.along_b),
             "rows": self.rows,
+            "tf32": int(is_tf32(self.workload)),
             "block_m": t.block_m,
             "block_n": t.block_n,
             "block_k": t.block_k,

@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
-from ..cuda.intrinsics import CHUNK, FRAGMENT, WARP
+from ..cuda.intrinsics import DEPTH_BYTES, FRAGMENT, WARP, item_bytes
 from ..cuda.kernel import DeviceKernel
-from ..cuda.mma_sync import Tiling, kernel
+from ..cuda.mma_sync import kernel
+from ..cuda.mma_tiling import Tiling
 from ..target import GpuTarget
 from ..workload import Workload
 from .constraints import AtMost, Choice, Relation
-from .device_gemm import BUFFERS, SHORT, SIZES, WARPS, DeviceGemmSpace
+from .device_gemm import BUFFERS, SIZES, WARPS, DeviceGemmSpace, is_half, is_tf32
 from .space import Knob
 
 # Registers besides accumulators, fragments and one a copy, and the most copies: ptxas spilled nothing in hundreds of
@@ -20,8 +21,8 @@ BASE_REGISTERS, COPIES = 44, 16
 
 
 def serves(workload: Workload, target: GpuTarget) -> bool:
-    """Whether the space is for the workload: 16-bit elements, with a layout. Every GPU target has the instructions."""
-    return workload.op == "matmul" and workload.dtype in SHORT and {"a", "b"} <= {*workload.attrs}
+    """Whether the space is for the workload: with a layout. Every GPU target has the instructions."""
+    return is_half(workload) or is_tf32(workload)
 
 
 def create(workload: Workload, target: GpuTarget) -> MmaSyncSpace:
@@ -36,15 +37,16 @@ class MmaSyncSpace(DeviceGemmSpace):
 
     def __init__(self, workload: Workload, target: GpuTarget) -> None:
         super().__init__(workload, target)
+        depth = self.depth = DEPTH_BYTES // item_bytes(workload.dtype)
         self.knobs = (
             Knob("warps_m", (1, 2, 4), "warps of a block, along M"),
             Knob("warps_n", (1, 2, 4), "warps of a block, along N"),
             Knob("fragments_m", (1, 2, 3, 4), f"fragments of {FRAGMENT} rows of a warp"),
             Knob("fragments_n", (1, 2, 3, 4), f"fragments of {FRAGMENT} columns of a warp"),
-            Knob("block_k", (16, 32, 64), "depth of a tile in shared memory"),
+            Knob("block_k", (depth, 2 * depth, 4 * depth), "depth of a tile in shared memory"),
             Knob("stages", (2, 3, 4, 5, 6), "tiles in shared memory at once: one is read, the others are on their way"),
             Knob("swizzle", (0, 1), "chunks of shared rows change places, in place of padding"),
-            Knob("vector", (4, CHUNK), "elements of an asynchronous copy"),
+            Knob("vector", (self.chunk // 2, self.chunk), "elements of an asynchronous copy"),
             Knob("group_m", (1, 4, 8, 16), "rows of blocks that are walked column by column"),
             Knob("split_k", (1, 2, 4, 8), "parts of K that have blocks of their own"),
             Knob("buffers", (1, 2), "sets of fragments: with two, one is loaded while the other is multiplied"),
@@ -86,12 +88,12 @@ class MmaSyncSpace(DeviceGemmSpace):
             Relation(
                 "rows that are swizzled have a power of two of chunks",
                 (*shape, "block_k", "swizzle"),
-                lambda c: not c["swizzle"] or all((n // CHUNK).bit_count() == 1 for n in self._lengths(c)),
+                lambda c: not c["swizzle"] or all((n // self.chunk).bit_count() == 1 for n in self._lengths(c)),
             ),
             Relation(
                 "with two sets of fragments a tile has an even number of steps, so that tiles follow each other alike",
                 ("block_k", "buffers"),
-                lambda c: c["buffers"] == 1 or c["block_k"] // FRAGMENT % 2 == 0,
+                lambda c: c["buffers"] == 1 or c["block_k"] // self.depth % 2 == 0,
             ),
             Relation(
                 "a block has no more rows than there are",
@@ -138,10 +140,10 @@ class MmaSyncSpace(DeviceGemmSpace):
             "warps_n": 2,
             "fragments_m": 2 if few else 4,
             "fragments_n": 2 if few else 4,
-            "block_k": 64 if few else 32,
+            "block_k": self.depth * (4 if few else 2),
             "stages": 4 if roomy else 3,
             "swizzle": 1,
-            "vector": CHUNK,
+            "vector": self.chunk,
             "group_m": 1 if few else 8,
             "split_k": 4 if few else 1,
             "buffers": 2,

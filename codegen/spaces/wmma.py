@@ -12,7 +12,7 @@ from ..cuda.wmma import Tiling, kernel
 from ..target import GpuTarget
 from ..workload import Workload
 from .constraints import AtMost, Choice, Relation, Split
-from .device_gemm import BUFFERS, SHORT, SIZES, DeviceGemmSpace
+from .device_gemm import BUFFERS, SIZES, DeviceGemmSpace, is_half
 from .space import Knob
 
 SHAPE = 256  # rows times columns of a fragment: 16 x 16, 32 x 8, 8 x 32, all of depth 16
@@ -22,7 +22,7 @@ ROWS, COLUMNS = ("m", "warps_m", "fragments_m"), ("n", "warps_n", "fragments_n")
 
 def serves(workload: Workload, target: GpuTarget) -> bool:
     """Whether the space is for the workload: 16-bit elements, rows of A along K. Every GPU target has ``wmma``."""
-    return workload.op == "matmul" and workload.dtype in SHORT and workload.attrs.get("a") == "n"
+    return is_half(workload) and workload.attrs["a"] == "n"
 
 
 def create(workload: Workload, target: GpuTarget) -> WmmaSpace:

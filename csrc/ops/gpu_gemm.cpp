@@ -93,9 +93,15 @@ std::optional<GemmProblem> problem_of(const GpuProduct& p, const char*& why) {
   return out;
 }
 
+// As ATen asks before it calls cuBLAS: set by allow_tf32, set_float32_matmul_precision or fp32_precision.
+bool may_round_to_tf32() {
+  return at::globalContext().float32Precision(at::Float32Backend::CUDA, at::Float32Op::MATMUL) ==
+         at::Float32Precision::TF32;
+}
+
 GpuChoice<GemmKernel> choose(const GemmProblem& p, Storage storage) {
   const auto refusal = [&](const GemmKernel& kernel) -> const char* {
-    if (kernel.tf32 && !at::globalContext().allowTF32CuBLAS()) return "float32 is not to be rounded to TF32";
+    if (kernel.tf32 && !may_round_to_tf32()) return "float32 is not to be rounded to TF32";
     return cuda::refusal(kernel, p);
   };
   const auto bucket = [&](const GemmKernel& kernel) {

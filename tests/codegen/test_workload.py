@@ -60,7 +60,8 @@ def test_every_shipped_workload_is_sound_and_named_once():
         ("matmul(int8;M=*,N=*,K=*)", "no int8 kernels, only float32, float16, bfloat16"),
         ("matmul(float16;M=*,N=*,K=*)", "kernel of matmul needs a, b"),
         ("matmul(float16;M=*,N=*,K=*;a=n,b=x)", "b=x is not one of n, t"),
-        ("matmul(float32;M=*,N=*,K=*;a=n,b=t)", "no attribute 'a'"),
+        ("matmul(float32;M=*,N=*,K=*;a=n,b=t)", "needs tf32"),
+        ("matmul(float16;M=*,N=*,K=*;a=n,b=t,tf32=1)", "no attribute 'tf32'"),
     ],
 )
 def test_a_workload_without_kernels_is_refused(key, said):
@@ -99,11 +100,11 @@ def test_the_definition_of_a_gpu_workload_agrees_with_its_inputs_and_reference(w
         np.ascontiguousarray(x if workload.attrs[n] == "n" else x.T)[None] for n, x in zip("ab", rounded, strict=True)
     ]
     args = [
-        tvm.runtime.tensor(x.astype(np.dtype(workload.dtype) if low == torch.float16 else bfloat16)) for x in memory
+        tvm.runtime.tensor(x.astype(bfloat16 if low == torch.bfloat16 else np.dtype(workload.dtype))) for x in memory
     ]
     c = tvm.runtime.tensor(np.zeros((1, 5, 16), args[0].dtype))
     tvm.compile(te.create_prim_func(operator.definition(workload)), target="llvm")(*args, c)
-    bound = float(torch.finfo(low).eps) * np.abs(expected).max()
+    bound = (float(torch.finfo(low).eps) + 24 * 2**-24) * np.abs(expected).max()
     np.testing.assert_allclose(c.numpy()[0].astype(np.float64), expected, rtol=0, atol=bound)
 
 

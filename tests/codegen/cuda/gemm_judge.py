@@ -38,11 +38,14 @@ SMALL = {
 }
 
 
+SMALL_TF32 = {**SMALL, "block_k": 16, "vector": 4}  # as many bytes
+
+
 @dataclass(frozen=True)
 class Case:
     """Sizes and epilogue of a launch.
 
-    Rows of A and B in memory are rounded up to 8 elements; then ``beyond_a`` and ``beyond_b`` follow. All of it is NaN.
+    Rows of A and B in memory are rounded up to 16 bytes; then ``beyond_a`` and ``beyond_b`` follow. All of it is NaN.
     """
 
     m: int
@@ -56,7 +59,14 @@ class Case:
 
 
 def numpy_dtype(name):
-    return np.dtype(np.float16 if name == "float16" else ml_dtypes.bfloat16)
+    return np.dtype({"float16": np.float16, "bfloat16": ml_dtypes.bfloat16, "float32": np.float32}[name])
+
+
+def multiplied(x):
+    """What a kernel multiplies of float32: TF32, rounded to nearest, ties away from zero. 16 bits are as they are."""
+    if x.dtype != np.float32:
+        return x
+    return ((x.view(np.uint32) + np.uint32(0x1000)) & np.uint32(0xFFFFE000)).view(np.float32)
 
 
 class Kernel:
@@ -68,26 +78,32 @@ class Kernel:
         self.source = emit(self.kernel, find_gpu(target))
         self.library = emulator.compile(self.source.text, directory)
 
+    def launch(self, a, b, c, case, bias=None, residual=None, **options):
+        """Operands as they are in memory, three-dimensional; what there is not of the last two is not read."""
+        sizes = [case.batch, case.m, case.n, case.k, a.shape[2], b.shape[2], case.activation, case.flags]
+        given = [a, b, c, *(c if x is None else x for x in (bias, residual))]
+        emulator.Emulated(self.library, self.target, **options).launch(self.kernel.symbol, given, sizes)
+
     def run(self, case, seed=0, **options):
         """The result, its float64 reference, and how far they may be apart."""
         rng, dtype = np.random.default_rng(seed), numpy_dtype(self.workload.dtype)
         across, along = (self.workload.attrs[x] == "t" for x in "ab")
+        chunk = 16 // dtype.itemsize
 
         def operand(rows, columns, beyond):
-            whole = np.full((case.batch, rows, (columns + 7) // 8 * 8 + beyond), np.nan, "float32")
+            whole = np.full((case.batch, rows, -(-columns // chunk) * chunk + beyond), np.nan, "float32")
             whole[:, :, :columns] = rng.standard_normal((case.batch, rows, columns))
             whole = whole.astype(dtype)
             whole.setflags(write=False)
-            return whole, whole[:, :, :columns].astype(np.float64)
+            return whole, multiplied(whole)[:, :, :columns].astype(np.float64)
 
         a, x = operand(*((case.k, case.m) if across else (case.m, case.k)), case.beyond_a)
         b, y = operand(*((case.n, case.k) if along else (case.k, case.n)), case.beyond_b)
         c = np.full((case.batch, case.m, case.n), np.nan, "float32").astype(dtype)
         bias = rng.standard_normal(case.n).astype(dtype)
         residual = rng.standard_normal(c.shape).astype(dtype)
-        sizes = [case.batch, case.m, case.n, case.k, a.shape[2], b.shape[2], case.activation, case.flags]
-        given = [bias if case.flags & BIAS else c, residual if case.flags & RESIDUAL else c]
-        emulator.Emulated(self.library, self.target, **options).launch(self.kernel.symbol, [a, b, c, *given], sizes)
+        given = [bias if case.flags & BIAS else None, residual if case.flags & RESIDUAL else None]
+        self.launch(a, b, c, case, *given, **options)
 
         x, y = x.transpose(0, 2, 1) if across else x, y.transpose(0, 2, 1) if along else y
         expected = x @ y + (bias.astype(np.float64) if case.flags & BIAS else 0)

@@ -41,6 +41,13 @@ def test_matrix_instructions_alone_run_at_the_peak_of_the_card():
     assert found.tflops == pytest.approx(A100.tensor_tflops * waves / (int(waves) + 1), rel=0.01)
 
 
+def test_tf32_runs_at_half_of_it():
+    """An instruction of half the depth takes as long."""
+    half, tf32 = (product([name] * 64)(8192, 8192, 8192) for name in ("HMMA.16816.F32", "HMMA.1688.F32.TF32"))
+    assert tf32.limit == "tensor"
+    assert tf32.tflops == pytest.approx(half.tflops / 2, rel=0.01)
+
+
 def test_few_blocks_leave_multiprocessors_idle():
     at = product(["HMMA.16816.F32"] * 64)
     assert at(1024, 1024, 8192).tflops < 0.7 * at(8192, 8192, 8192).tflops

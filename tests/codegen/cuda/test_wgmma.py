@@ -163,7 +163,8 @@ def test_the_descriptor_is_the_isas():
 
 
 def test_hopper_has_it_by_default_but_for_few_rows():
-    names = {w.attrs.get("rows"): spaces.find(w, HOPPER).name for w in ops.device_workloads("matmul")}
+    half = [w for w in ops.device_workloads("matmul") if w.dtype != "float32"]
+    names = {w.attrs.get("rows"): spaces.find(w, HOPPER).name for w in half}
     assert names == {None: "wgmma", "64": "mma_sync"}
 
 
