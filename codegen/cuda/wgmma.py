@@ -4,6 +4,9 @@ A producer, one thread of the first warpgroup, keeps the ring of ``stages`` tile
 consumers, multiply, each its rows of the tile. A stage has two mbarriers: ``full`` counts the bytes that arrive,
 ``empty`` the warps that are done. One wgmma group stays in flight while the stage before is handed back.
 
+The blocks of a cluster have tiles of C below each other, and the same tile of B: each loads its part of that, and TMA
+hands it to all of them. So a stage is empty when the warps of all blocks are done with it.
+
 Sources: PTX ISA, "Asynchronous Warpgroup Level Matrix Instructions" (descriptors, canonical layouts, fragments),
 "Tensor copies" and "mbarrier"; the division of labour is that of CUTLASS's warp-specialised kernels.
 """
@@ -26,6 +29,7 @@ from .hopper import (
     COLUMN,
     MAP_MODES,
     PHASE,
+    RANK,
     REGISTERS,
     ROW,
     ROW_BYTES,
@@ -36,6 +40,8 @@ from .hopper import (
     WARP,
     WARPGROUP,
     advance,
+    arrive,
+    cluster_sync,
     descriptor,
     load,
     locate,
@@ -58,6 +64,7 @@ class Layout:
     chunk: int  # columns of C that a warp passes through shared memory at a time
     a_t: bool
     b_n: bool
+    cluster: int = 1  # blocks that share a tile of B
 
     @property
     def letters(self) -> str:
@@ -68,6 +75,11 @@ class Layout:
     def block_m(self) -> int:
         """Rows of a block's tile of C."""
         return TILE_M * self.consumers * self.tiles
+
+    @property
+    def part_n(self) -> int:
+        """Columns of C whose tile of B a block loads, for itself and the others of its cluster."""
+        return self.block_n // self.cluster
 
     @property
     def threads(self) -> int:
@@ -111,9 +123,10 @@ def gemm(dtype: str, layout: Layout, group: int, blocks: int) -> tirx.PrimFunc:
     A is [batch, M, lda], or [batch, K, lda] if ``layout.a_t``; B is [batch, N, ldb], or [batch, K, ldb] if
     ``layout.b_n``; dtype float16 or bfloat16. Tiles of C go in columns of ``group`` tiles, so that blocks that run at
     the same time share rows of A and columns of B in L2. At most ``blocks`` blocks are launched (0: one a tile), which
-    take tile after tile while the producer already loads for the next.
+    take tile after tile while the producer already loads for the next. A cluster walks as one block does, with tiles
+    that are as much higher; where M ends in its midst, blocks beyond have tiles of zeros, of which nothing is stored.
     """
-    L, a_t, b_n = layout, layout.a_t, layout.b_n
+    L, a_t, b_n, cluster = layout, layout.a_t, layout.b_n, layout.cluster
     block_m, block_n, stages, chunk, pitch = L.block_m, L.block_n, L.stages, L.chunk, L.pitch
     a_size, b_size = L.a_bytes // BYTES, L.b_bytes // BYTES
     a_first, b_first = BARRIER_BYTES // BYTES, (BARRIER_BYTES + stages * L.a_bytes) // BYTES
@@ -121,7 +134,8 @@ def gemm(dtype: str, layout: Layout, group: int, blocks: int) -> tirx.PrimFunc:
     a_units, b_units, narrow_units = L.a_bytes // UNIT, L.b_bytes // UNIT, narrow * BYTES // UNIT
     multiply = f"wgmma.mma_async.sync.aligned.m64n{block_n}k16.f32.{PTX_TYPES[dtype]}.{PTX_TYPES[dtype]}"
     a_word, b_word = descriptor(UNIT), descriptor(BLOCK_K * ROW_BYTES if b_n else UNIT)
-    a_box, b_box = ([TILE_M, BLOCK_K] if t else [BLOCK_K, rows] for t, rows in ((a_t, block_m), (b_n, block_n)))
+    a_box, b_box = ([TILE_M, BLOCK_K] if t else [BLOCK_K, rows] for t, rows in ((a_t, block_m), (b_n, L.part_n)))
+    walk_m = cluster * block_m  # rows of C that a cluster has
     given, wanted = REGISTERS[L.consumers]
     accumulators, warps = L.accumulators, 4 * L.consumers
     vectors = chunk // VECTOR  # of 8 columns, that a row of staged columns has
@@ -131,7 +145,10 @@ def gemm(dtype: str, layout: Layout, group: int, blocks: int) -> tirx.PrimFunc:
         return yes if condition else no
 
     def at_most(tiles: Any) -> Any:
-        return T.min(tiles, T.int32(blocks)) if blocks else tiles
+        return T.min(tiles, T.int32(max(1, blocks // cluster))) if blocks else tiles
+
+    def across_clusters(of: Any) -> Any:
+        return of * cluster if cluster > 1 else of
 
     # fmt: off
     @T.prim_func(private=True)
@@ -164,7 +181,11 @@ def gemm(dtype: str, layout: Layout, group: int, blocks: int) -> tirx.PrimFunc:
         )
         T.device_entry()
         T.attr({"tirx.launch_bounds_min_blocks_per_sm": 1})  # without which setmaxnreg is ignored
-        block = T.cta_id([at_most(batch * ((M + (block_m - 1)) // block_m) * ((N + (block_n - 1)) // block_n))])
+        if cluster > 1:
+            rank = T.cta_id_in_cluster([cluster])
+        block = T.cta_id([
+            across_clusters(at_most(batch * ((M + (walk_m - 1)) // walk_m) * ((N + (block_n - 1)) // block_n)))
+        ])
         thread = T.thread_id([L.threads])
         shared = T.alloc_buffer((L.shared_bytes,), "uint8", scope="shared.dyn", align=ATOM_BYTES)
         full = T.decl_buffer((stages,), "uint64", shared.data, scope="shared.dyn", elem_offset=0)
@@ -172,31 +193,39 @@ def gemm(dtype: str, layout: Layout, group: int, blocks: int) -> tirx.PrimFunc:
         As = T.decl_buffer((stages * a_size,), dtype, shared.data, scope="shared.dyn", elem_offset=a_first)
         Bs = T.decl_buffer((stages * b_size,), dtype, shared.data, scope="shared.dyn", elem_offset=b_first)
         Cs = T.decl_buffer((warps * 16 * pitch,), "float32", shared.data, scope="shared.dyn", elem_offset=L.ring // 4)
-        tiles = T.alloc_buffer((3,), "int32", scope="local")
+        tiles = T.alloc_buffer((4,), "int32", scope="local")
         place = T.alloc_buffer((4,), "int32", scope="local")
         ring = T.alloc_buffer((2,), "int32", scope="local")
-        tiles[0] = T.truncdiv(M + (block_m - 1), block_m)
+        remote = T.alloc_buffer((1,), "uint32", scope="local")
+        tiles[0] = T.truncdiv(M + (walk_m - 1), walk_m)
         tiles[1] = T.truncdiv(N + (block_n - 1), block_n)
         tiles[2] = batch * tiles[0] * tiles[1]
         ring[STAGE] = 0
         ring[PHASE] = 0
         steps: T.int32 = T.truncdiv(K + (BLOCK_K - 1), BLOCK_K)
-        tile: T.int32 = block
+        tile: T.int32 = T.truncdiv(block, cluster)
+        if cluster > 1:
+            tiles[RANK] = rank
 
         if thread == 0:
             for s in range(stages):
                 T.ptx.mbarrier.init.shared.b64(T.address_of(full[s]), T.uint32(1))
-                T.ptx.mbarrier.init.shared.b64(T.address_of(empty[s]), T.uint32(warps))
+                T.ptx.mbarrier.init.shared.b64(T.address_of(empty[s]), T.uint32(warps * cluster))
             T.ptx.fence.mbarrier_init.release.cluster()
             T.ptx.fence.proxy.async_.shared__cta()
-        T.cuda.cta_sync()
+        if cluster > 1:
+            cluster_sync()
+        else:
+            T.cuda.cta_sync()
 
         if thread < WARPGROUP:
             if given > 0:
                 T.ptx["setmaxnreg.dec.sync.aligned.u32"](given)
             if thread == 0:
                 while tile < tiles[2]:
-                    locate(place, tile, tiles, group, block_m, block_n)
+                    locate(place, tile, tiles, group, walk_m, block_n)
+                    if cluster > 1:
+                        place[ROW] = place[ROW] + tiles[RANK] * block_m
                     for k in T.serial(0, steps):
                         T.cuda.mbarrier_wait(T.address_of(empty[ring[STAGE]]), ring[PHASE] ^ 1)
                         T.ptx.mbarrier.arrive.expect_tx.shared.b64(
@@ -206,10 +235,17 @@ def gemm(dtype: str, layout: Layout, group: int, blocks: int) -> tirx.PrimFunc:
                             As, ring[STAGE] * a_size, a_map, a_t, block_m // TILE_M,
                             k * BLOCK_K, place[ROW], place[BATCH], full[ring[STAGE]],
                         )
-                        load(
-                            Bs, ring[STAGE] * b_size, b_map, b_n, block_n // TILE_M,
-                            k * BLOCK_K, place[COLUMN], place[BATCH], full[ring[STAGE]],
-                        )
+                        if cluster > 1:
+                            load(
+                                Bs, ring[STAGE] * b_size + tiles[RANK] * (L.part_n * BLOCK_K), b_map, b_n,
+                                L.part_n // TILE_M, k * BLOCK_K, place[COLUMN] + tiles[RANK] * L.part_n, place[BATCH],
+                                full[ring[STAGE]], (1 << cluster) - 1,
+                            )
+                        else:
+                            load(
+                                Bs, ring[STAGE] * b_size, b_map, b_n, block_n // TILE_M,
+                                k * BLOCK_K, place[COLUMN], place[BATCH], full[ring[STAGE]],
+                            )
                         advance(ring, stages)
                     tile = tile + at_most(tiles[2])
         else:
@@ -230,8 +266,15 @@ def gemm(dtype: str, layout: Layout, group: int, blocks: int) -> tirx.PrimFunc:
             at: T.int64 = 0
             a_start: T.uint64 = start(a_word, As[consumer * (L.tiles * narrow)])
             b_start: T.uint64 = start(b_word, Bs[0])
+            if cluster > 1:
+                T.ptx["mapa.shared::cluster.u32"](
+                    remote[0], T.cuda.cvta_generic_to_shared(T.address_of(empty[0])),
+                    T.Cast("uint32", T.truncmod(lane, cluster)),
+                )
             while tile < tiles[2]:
-                locate(place, tile, tiles, group, block_m, block_n)
+                locate(place, tile, tiles, group, walk_m, block_n)
+                if cluster > 1:
+                    place[ROW] = place[ROW] + tiles[RANK] * block_m
                 for i in T.unroll(accumulators):
                     sums[i] = T.float32(0)
                 for k in T.serial(0, steps):
@@ -247,13 +290,13 @@ def gemm(dtype: str, layout: Layout, group: int, blocks: int) -> tirx.PrimFunc:
                             )
                     T.ptx.wgmma.commit_group.sync.aligned()
                     T.ptx.wgmma.wait_group.sync.aligned(1)
-                    if T.bitwise_and(k > 0, lane == 0):
-                        T.ptx.mbarrier.arrive.shared.b64(T.address_of(empty[before]))
+                    if T.bitwise_and(k > 0, lane < cluster):
+                        arrive(empty[before], remote[0], before, cluster)
                     before = ring[STAGE]
                     advance(ring, stages)
                 T.ptx.wgmma.wait_group.sync.aligned(0)
-                if T.bitwise_and(steps > 0, lane == 0):
-                    T.ptx.mbarrier.arrive.shared.b64(T.address_of(empty[before]))
+                if T.bitwise_and(steps > 0, lane < cluster):
+                    arrive(empty[before], remote[0], before, cluster)
                 # A warp passes its 16 rows through shared memory, so that what is stored, and read of the residual, is
                 # whole vectors of a row, and the code of the epilogue is there once.
                 for part in T.serial(0, L.tiles * parts):
@@ -288,10 +331,18 @@ def gemm(dtype: str, layout: Layout, group: int, blocks: int) -> tirx.PrimFunc:
                             )
                     T.cuda.warp_sync()
                 tile = tile + at_most(tiles[2])
+        # The others of the cluster may still copy to this block's shared memory, or arrive at its barriers.
+        if cluster > 1:
+            T.cuda.warp_sync()
+            cluster_sync()
     # fmt: on
     return kernel
 
 
 def layout_of(choice: Mapping[str, int], a_t: bool, b_n: bool) -> Layout:
     """The layout of a choice of :class:`codegen.spaces.wgmma.WgmmaSpace`."""
-    return Layout(choice["consumers"], choice["tiles"], choice["block_n"], choice["stages"], choice["chunk"], a_t, b_n)
+    consumers, tiles, block_n, stages, chunk = (
+        choice[name] for name in ("consumers", "tiles", "block_n", "stages", "chunk")
+    )
+    # The constraint of shared memory does not name it, as it changes nothing there.
+    return Layout(consumers, tiles, block_n, stages, chunk, a_t, b_n, choice.get("cluster", 1))

@@ -57,11 +57,13 @@ class Candidate:
 def candidates(
     targets: Iterable[GpuTarget], count: int, seed: int, records: Path | None = None, only: str = ""
 ) -> Iterator[Candidate]:
-    """What ships; for each workload that is tuned also, of each of its spaces, the default and ``count`` samples.
+    """What ships; for each workload that is tuned also, of each of its spaces, ``count`` choices.
+
+    The first are the default and what the space names as ``alternatives``, if it does; the others are samples.
 
     Args:
         targets: of which all workloads are taken.
-        count: of samples a space.
+        count: of choices a space.
         seed: of the solver.
         records: a folder of records; what they hold is not proposed again, and the best of them ships.
         only: workloads whose keys begin so.
@@ -113,7 +115,8 @@ def spaces_of(workload: Workload, target: GpuTarget) -> list[Space]:
 
 def _samples(space: Space, count: int, seed: int, seen: set[Any]) -> Iterator[Choice]:
     rng, solver, left = random.Random(seed), Solver(space), TURNS * count
-    first: list[Choice] = [space.default()]
+    # From the end on.
+    first: list[Choice] = [*getattr(space, "alternatives", list)(), space.default()]
     while count > 0 and left > 0:
         left -= 1
         choice = first.pop() if first else solver.sample(rng)

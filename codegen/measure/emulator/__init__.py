@@ -5,8 +5,8 @@
 
 How it works. The source becomes C++ (translate.py; inline PTX by asm.py, ptx.py and hopper.py), which is compiled with
 the headers in runtime/ and, in place of CUDA's, those in include/. Each thread is a fiber; what a warp or a block does
-together is a meeting of fibers; blocks run one after another. The order of all of them can be changed. Asynchronous
-copies land when the program has waited for them, not before.
+together is a meeting of fibers; clusters of blocks (a block alone is one) run one after another. The order of all of
+them can be changed. Asynchronous copies land when the program has waited for them, not before.
 
 What is found, by thread and block:
 
@@ -17,6 +17,8 @@ What is found, by thread and block:
   that a copy under way writes: of each byte the last write and the last reads by two warps are known, so a race of
   three warps may need another order to be seen;
 * threads that meet at different barriers or instructions, and those that wait for ever;
+* in clusters: an access of a block's shared memory, barriers included, before something says that the block has begun
+  or after it has returned, and a block that returns while copies to its shared memory are under way;
 * launches that CUDA refuses; errors of the CUDA runtime can be had on request.
 
 Plain loads and stores are watched too: GCC's ThreadSanitizer puts a call before each, which the runtime answers in

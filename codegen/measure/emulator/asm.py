@@ -21,6 +21,17 @@ REGISTERS = {
     "f16": "uint16_t",
     "f16x2": "uint32_t",
 }
+# Special registers of three numbers, and the functions of the runtime that give them.
+_INDICES = {
+    "tid": "thread_index",
+    "ntid": "block_size",
+    "ctaid": "block_index",
+    "nctaid": "grid_size",
+    "cluster_ctaid": "cluster_block_index",
+    "cluster_nctaid": "cluster_size",
+    "clusterid": "cluster_index",
+    "nclusterid": "cluster_grid_size",
+}
 _CONSTRAINTS = {"h": "uint16_t", "r": "uint32_t", "l": "uint64_t", "f": "float", "d": "double", "q": "__int128"}
 
 
@@ -121,11 +132,13 @@ class _Statement:
             return f"emulator::as<float>(0x{match[1]}u)"
         if text == "%laneid":
             return "emulator::lane_index()"
-        if match := re.fullmatch(r"%(tid|ctaid|ntid|nctaid)\.([xyz])", text):
-            call = {"tid": "thread_index", "ctaid": "block_index", "ntid": "block_size", "nctaid": "grid_size"}[
-                match[1]
-            ]
-            return f"emulator::{call}().{match[2]}"
+        if text == "%cluster_ctarank":
+            return "emulator::cluster_rank()"
+        if match := re.fullmatch(rf"%({'|'.join(_INDICES)})\.([xyz])", text):
+            return f"emulator::{_INDICES[match[1]]}().{match[2]}"
+        if text == "%cluster_nctarank":
+            size = "emulator::cluster_size()"
+            return f"({size}.x * {size}.y * {size}.z)"
         if re.fullmatch(r"!?%?[A-Za-z_$][\w$]*", text):
             name = text.lstrip("!%")
             if name not in self.registers:

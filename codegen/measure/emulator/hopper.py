@@ -11,7 +11,10 @@ import re
 from ...errors import CodegenError
 from .asm import Instruction, Operand, instruction
 
-_SHARED = r"(\.release|\.acquire|\.relaxed)?(\.cta|\.cluster)?\.shared(::cta)?\.b64"
+# Scopes are not told apart: whoever waits sees what those who arrived did.
+_ORDER = r"(\.release|\.acquire|\.relaxed)?(\.cta|\.cluster)?"
+_SHARED = _ORDER + r"\.shared(::cta)?\.b64"
+_ANYWHERE = _ORDER + r"\.shared(::cta|::cluster)?\.b64"
 
 
 def _flag(value: bool) -> str:
@@ -31,17 +34,22 @@ def _barrier_of(i: Instruction) -> Operand:
     return place
 
 
-@instruction(r"mbarrier\.arrive" + _SHARED)
+def _anywhere(i: Instruction) -> str:
+    return _flag("shared::cluster" in i.opcode)
+
+
+@instruction(r"mbarrier\.arrive" + _ANYWHERE)
 def _arrive(i: Instruction) -> str:
     place = _barrier_of(i)
     if len(i.operands) > 2:
         raise CodegenError(f"{i.opcode} of several arrivals is not known to the emulator (line {i.line})")
-    return f"emulator::mbarrier_arrive({place}, -1, {i.line});"
+    return f"emulator::mbarrier_arrive({place}, -1, {_anywhere(i)}, {i.line});"
 
 
-@instruction(r"mbarrier\.arrive\.expect_tx" + _SHARED)
+@instruction(r"mbarrier\.arrive\.expect_tx" + _ANYWHERE)
 def _arrive_expect(i: Instruction) -> str:
-    return f"emulator::mbarrier_arrive({_barrier_of(i)}, static_cast<int64_t>({i.operands[2]}), {i.line});"
+    count = f"static_cast<int64_t>({i.operands[2]})"
+    return f"emulator::mbarrier_arrive({_barrier_of(i)}, {count}, {_anywhere(i)}, {i.line});"
 
 
 @instruction(r"mbarrier\.expect_tx" + _SHARED)
@@ -67,10 +75,12 @@ def _fence(i: Instruction) -> str:
 
 
 @instruction(
-    r"cp\.async\.bulk\.tensor\.[1-5]d\.shared::(cta|cluster)\.global(\.tile)?\.mbarrier::complete_tx::bytes(\.L2::cache_hint)?"
+    r"cp\.async\.bulk\.tensor\.[1-5]d\.shared::(cta|cluster)\.global(\.tile)?\.mbarrier::complete_tx::bytes"
+    r"(\.multicast::cluster)?(\.L2::cache_hint)?"
 )
 def _tma(i: Instruction) -> str:
     to, source, barrier = i.operands[:3]
+    mask = str(i.operands[3]) if "multicast" in i.opcode else "-1"
     coordinates = source.items[0].items
     rank = int(i.parts[4][0])
     if len(coordinates) != rank:
@@ -78,8 +88,25 @@ def _tma(i: Instruction) -> str:
     at = ", ".join(f"static_cast<int32_t>({c})" for c in coordinates)
     return (
         f"const int32_t at[] = {{{at}}}; "
-        f"emulator::tma_load({to}, reinterpret_cast<const void*>({source}), at, {rank}, {barrier}, {i.line});"
+        f"emulator::tma_load({to}, reinterpret_cast<const void*>({source}), at, {rank}, {barrier}, {mask}, {i.line});"
     )
+
+
+@instruction(r"barrier\.cluster\.(arrive(\.release|\.relaxed)?|wait(\.acquire)?)(\.aligned)?")
+def _cluster_barrier(i: Instruction) -> str:
+    # Both order memory, unless it says otherwise.
+    ordered, aligned = _flag("relaxed" not in i.parts), _flag("aligned" in i.parts)
+    return f"emulator::cluster_{i.parts[2]}({ordered}, {aligned}, {i.line});"
+
+
+@instruction(r"mapa(\.shared::cluster)?\.u(32|64)")
+def _map_address(i: Instruction) -> str:
+    to, of, rank = i.operands
+    if "shared::cluster" in i.opcode:
+        return f"{to} = emulator::map_shared({of}, {rank}, {i.line});"
+    address = f"emulator::shared_address(reinterpret_cast<const void*>({of}))"
+    mapped = f"emulator::map_shared({address}, {rank}, {i.line})"
+    return f"{to} = reinterpret_cast<uint64_t>(emulator::shared_pointer({mapped}));"
 
 
 @instruction(r"setmaxnreg\.(inc|dec)\.sync\.aligned\.u32")

@@ -168,7 +168,7 @@ def _memory(i: Instruction) -> tuple[int, int]:
 
 
 @instruction(
-    r"ld(\.volatile|\.relaxed|\.acquire|\.weak)?(\.gpu|\.cta|\.sys)?(\.shared|\.global)(::cta)?[\w.:]*\.[busf](8|16|32|64)"
+    r"ld(\.volatile|\.relaxed|\.acquire|\.weak)?(\.gpu|\.cta|\.sys)?(\.shared|\.global)(::cta|::cluster)?[\w.:]*\.[busf](8|16|32|64)"
 )
 def _load(i: Instruction) -> str:
     count, size = _memory(i)
@@ -180,7 +180,7 @@ def _load(i: Instruction) -> str:
 
 
 @instruction(
-    r"st(\.volatile|\.relaxed|\.release|\.weak)?(\.gpu|\.cta|\.sys)?(\.shared|\.global)(::cta)?[\w.:]*\.[busf](8|16|32|64)"
+    r"st(\.volatile|\.relaxed|\.release|\.weak)?(\.gpu|\.cta|\.sys)?(\.shared|\.global)(::cta|::cluster)?[\w.:]*\.[busf](8|16|32|64)"
 )
 def _store(i: Instruction) -> str:
     count, size = _memory(i)

@@ -20,9 +20,12 @@ _ALIGNED = r"(?:(?:alignas|__align__)\((?P<align>\d+)\)\s*)?"
 _DYNAMIC = re.compile(rf"extern\s+__shared__\s+{_ALIGNED}(?P<type>[\w: ]+?)\s+(?P<name>\w+)\s*\[\s*\]\s*;")
 _STATIC = re.compile(rf"__shared__\s+{_ALIGNED}(?P<type>[\w: ]+?)\s+(?P<name>\w+)\s*(?P<extents>(?:\[[^\]]*\])*)\s*;")
 _KERNEL = re.compile(
-    r'(?:extern\s+"C"\s+)?__global__\s+void\s*(?:__launch_bounds__\((?P<bounds>[^)]*)\)\s*)?(?P<name>\w+)\s*\('
+    r'(?:extern\s+"C"\s+)?__global__\s+void\s*(?:__cluster_dims__\((?P<cluster>[^)]*)\)\s*)?'
+    r"(?:__launch_bounds__\((?P<bounds>[^)]*)\)\s*)?(?P<name>\w+)\s*\("
 )
 _HELPER = re.compile(r"^(?:static\s+|inline\s+)*__forceinline__\s+__device__\s+[\w\s*&]+?\b(\w+)\s*\(", re.M)
+# Fields of a launch's configuration, whose names are macros in device code.
+_FIELD = re.compile(r"(?<=[.>])(gridDim|blockDim)\b")
 _EXPORTED = re.compile(r'extern\s+"C"\s+(?=\w+\s+tvmops_(?:launch|workspace)_\w+\s*\()')
 _INCLUDES = re.compile(r"^[ \t]*#[ \t]*include[ \t]*<(?:cuda/std|cooperative_groups|cutlass|cute)[^>]*>", re.M)
 
@@ -67,14 +70,15 @@ def _without_asm(text: str) -> str:
     return "".join([*out, text[at:]])
 
 
-def _definitions(text: str) -> list[tuple[str, str, int, int]]:
-    """Name, bounds, begin and end of the kernels that are defined, not only declared."""
+def _definitions(text: str) -> list[tuple[str, str, str, int, int]]:
+    """Name, bounds, shape of clusters, begin and end of the kernels that are defined, not only declared."""
     found = []
     for match in _KERNEL.finditer(text):
         after = _closing(text, match.end() - 1) + 1
         brace = re.compile(r"\s*\{").match(text, after)
         if brace:
-            found.append((match["name"], match["bounds"] or "", match.start(), _closing(text, brace.end() - 1)))
+            about = match["name"], match["bounds"] or "", match["cluster"] or ""
+            found.append((*about, match.start(), _closing(text, brace.end() - 1)))
     return found
 
 
@@ -111,7 +115,7 @@ def translate(text: str) -> str:
     before: dict[int, str] = {}
     changes: list[tuple[int, int, str]] = []
     registered = []
-    for name, bounds, begin, end in _definitions(text):
+    for name, bounds, shape, begin, end in _definitions(text):
         key = f"{unit}:{name}"
         rooms = []
         for number, match in enumerate(_STATIC.finditer(text, begin, end)):
@@ -121,7 +125,12 @@ def translate(text: str) -> str:
                 changes.append((*match.span(), made))
         before[begin] = "".join(rooms)
         most = bounds.split(",")[0].strip() or "0"
-        registered.append(f'static const emulator::Registered emulator_kernel_{name}("{key}", {name}, {most});')
+        sizes = [s.strip() for s in shape.split(",")] if shape else []
+        sizes += ["1"] * (3 - len(sizes)) if sizes else ["0"] * 3
+        cluster = f"emulator::Index{{{', '.join(sizes)}}}"
+        registered.append(
+            f'static const emulator::Registered emulator_kernel_{name}("{key}", {name}, {most}, {cluster});'
+        )
     for match in _DYNAMIC.finditer(text):
         kind, align = match["type"], max(16, int(match["align"] or 1))
         made = f"{kind}* {match['name']} = reinterpret_cast<{kind}*>(emulator::dynamic_shared({align}));"
@@ -139,7 +148,7 @@ def translate(text: str) -> str:
         out += [text[at:begin], new]
         at = end
     text = "".join([*out, text[at:]])
-    text = _INCLUDES.sub("", text)
+    text = _FIELD.sub(r"launch_\1", _INCLUDES.sub("", text))
     text = _EXPORTED.sub(r'extern "C" __attribute__((visibility("default"))) ', text)
     # Kernels make themselves known when the library is loaded.
     return "\n".join(['#include "device.h"', '#line 1 "kernel.cu"', text, *registered, ""])

@@ -8,7 +8,7 @@ from codegen.workload import Workload
 
 LAYOUTS = [("n", "n"), ("n", "t"), ("t", "n")]
 # What most tests run: 64 x 64 a block, a ring of two stages.
-SMALL = {"consumers": 1, "tiles": 1, "block_n": 64, "stages": 2, "group": 2, "persistent": 1, "chunk": 32}
+SMALL = {"consumers": 1, "tiles": 1, "block_n": 64, "stages": 2, "group": 2, "persistent": 1, "chunk": 32, "cluster": 1}
 
 
 def space_of(dtype="float16", a="n", b="t", multiprocessors=2):

@@ -37,7 +37,7 @@ def small(tmp_path_factory):
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 @pytest.mark.parametrize(("a", "b"), LAYOUTS)
 def test_shipped_kernels_are_right(dtype, a, b, tmp_path):
-    """Two tiles each way for three blocks, a ring that wraps."""
+    """Two tiles each way, which one cluster of two blocks takes; a ring that wraps."""
     space = space_of(dtype, a, b, multiprocessors=3)
     kernel = Kernel(space, space.default(), tmp_path, "sm_90a")
     kernel.check(Case(131, 264, 328, beyond_a=8, beyond_b=16))

@@ -26,6 +26,7 @@ enum cudaError {
   cudaErrorLaunchOutOfResources = 701,
   cudaErrorLaunchFailure = 719,
   cudaErrorNotSupported = 801,
+  cudaErrorInvalidClusterSize = 912,
   cudaErrorUnknown = 999,
 };
 typedef enum cudaError cudaError_t;
@@ -73,7 +74,7 @@ struct cudaLaunchAttribute {
   cudaLaunchAttributeValue val;
 };
 struct cudaLaunchConfig_t {
-  dim3 gridDim, blockDim;
+  dim3 launch_gridDim, launch_blockDim;  // gridDim and blockDim are macros; translate.py knows
   size_t dynamicSmemBytes;
   cudaStream_t stream;
   cudaLaunchAttribute* attrs;

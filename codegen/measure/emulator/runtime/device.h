@@ -24,6 +24,7 @@
 #define __grid_constant__
 #define __forceinline__ inline
 #define __launch_bounds__(...)
+#define __cluster_dims__(...)
 #define __align__(n) __attribute__((aligned(n)))
 #define __CUDACC__ 1
 #define __CUDACC_VER_MAJOR__ 13
@@ -54,8 +55,9 @@ __attribute__((no_sanitize("thread", "undefined"))) inline void call_kernel(cons
 }
 struct Registered {
   template <class... P>
-  Registered(const char* name, void (*function)(P...), int most_threads) {
-    add_kernel({name, reinterpret_cast<const void*>(function), call_kernel<P...>, {sizeof(P)...}, most_threads, 0});
+  Registered(const char* name, void (*function)(P...), int most_threads, Index cluster = {}) {
+    add_kernel(
+        {name, reinterpret_cast<const void*>(function), call_kernel<P...>, {sizeof(P)...}, most_threads, 0, cluster});
   }
 };
 

@@ -1,4 +1,4 @@
-// Barriers in shared memory, TMA and setmaxnreg. Copies land when no thread can go on without one, the last one issued
+// Barriers in shared memory and TMA. Copies land when no thread can go on without one, the last one issued
 // first: as late, and in as odd an order, as the program lets them.
 #include "hopper.h"
 
@@ -45,11 +45,10 @@ struct Load {
 
 std::map<uint32_t, Barrier> barriers;
 std::vector<Load> loads;
-uint32_t registers[kWarps];  // of a thread
-uint32_t free_registers;     // of the block
 // By whom (counted from 1; 0: by a bulk copy, or nobody) a byte of shared memory was stored, and after how many of its
 // fences.
-uint16_t stored_by[kSharedLimit], stored_after[kSharedLimit], fences[kThreads];
+uint16_t stored_by[kClusterBlocks * kSharedLimit], stored_after[kClusterBlocks * kSharedLimit];
+uint16_t fences[kClusterThreads];
 
 Barrier& find(uint32_t address, const char* what, int line) {
   const auto found = barriers.find(address);
@@ -62,7 +61,7 @@ Barrier& find(uint32_t address, const char* what, int line) {
     fail("executes %s (line %d) on a barrier, shared address %u, that was overwritten", what, line, address);
   }
   Barrier& b = found->second;
-  if (b.warp != self->warp && block.clock[self->warp].seen[b.warp] < b.made) {
+  if (b.warp != self->warp && cluster.clock[self->warp].seen[b.warp] < b.made) {
     fail("executes %s (line %d) on a barrier that another warp made, which nothing orders before this", what, line);
   }
   return b;
@@ -86,9 +85,9 @@ void expect(Barrier& b, int64_t bytes, int line) {
 
 // As `release`, for a copy of another thread.
 void release_for(const Thread& by, Clock& to) {
-  block.clock[by.warp].seen[by.warp] = block.time[by.warp];
-  to.join(block.clock[by.warp]);
-  ++block.time[by.warp];
+  cluster.clock[by.warp].seen[by.warp] = cluster.time[by.warp];
+  to.join(cluster.clock[by.warp]);
+  ++cluster.time[by.warp];
 }
 
 // The box goes to shared memory row by row, each unit of 16 bytes where the swizzle puts it; zeros out of bounds.
@@ -116,12 +115,26 @@ void land(const Load& load) {
     }
   }
   end_copy(*load.by, load.to, load.bytes);
-  std::memset(stored_by + load.to, 0, load.bytes * sizeof stored_by[0]);
+  std::memset(stored_by + byte_index(load.to), 0, load.bytes * sizeof stored_by[0]);
   Barrier& b = barriers.at(load.barrier);
   release_for(*load.by, b.arriving);
   b.bytes -= load.bytes;
   if (b.bytes < -kMostBytes) fail("has a barrier at %u that far more bytes arrive at than it expects", load.barrier);
   complete_if_due(b);
+}
+
+// The copy to one block. Where the barrier is, and whether it is one, is checked for each.
+void start(const Load& load, const char* what, int line) {
+  check_atomic(*self, shared_pointer(load.barrier), 8, what);
+  if (!find(load.barrier, what, line).fenced) {
+    fail("executes %s (line %d) on a barrier that no fence made known to the asynchronous proxy", what, line);
+  }
+  begin_copy(*self, load.to, load.bytes, what);
+  if (options.late) {
+    loads.push_back(load);
+  } else {
+    land(load);
+  }
 }
 
 bool land_one() {
@@ -136,15 +149,26 @@ bool land_one() {
 void begin() {
   barriers.clear();
   loads.clear();
-  // What a thread has at launch, with __launch_bounds__(threads, 1): an equal part of the 65,536, in steps of 8.
-  const uint32_t each = 65536u / (uint32_t)thread_count() / 8 * 8;
-  for (uint32_t& count : registers) count = each < 256 ? each : 256;
-  free_registers = 0;
-  std::memset(stored_by, 0, sizeof stored_by);
+  const size_t bytes = shared_end();
+  for (int rank = 0; rank < cluster.blocks; ++rank) {
+    std::memset(stored_by + static_cast<size_t>(rank) * kSharedLimit, 0, bytes * sizeof stored_by[0]);
+  }
   on_idle(land_one);
 }
 
-const bool known = (on_block(begin), true);
+// A block's shared memory is somebody else's once it has returned.
+void end(int rank) {
+  for (const Load& load : loads) {
+    if (load.to >> kRankShift != static_cast<uint32_t>(rank)) continue;
+    const Index from = load.by->index, in = cluster.block[load.by->rank].index;
+    fail(
+        "returns, the last of its block, while a copy to its shared memory is under way, which thread (%u,%u,%u) of "
+        "block (%u,%u,%u) started",
+        from.x, from.y, from.z, in.x, in.y, in.z);
+  }
+}
+
+const bool known = (on_cluster(begin), on_block_end(end), true);
 
 // cuTensorMapEncodeTiled, with the limits of the CUDA driver API's documentation.
 int encode(void* out, int type, uint32_t rank, void* base, const uint64_t* extents, const uint64_t* strides,
@@ -176,31 +200,33 @@ const DriverFunction encode_tiled("cuTensorMapEncodeTiled", (void*)encode);
 
 }  // namespace
 
-void note_store(const Thread& by, uint32_t address) {
-  stored_by[address] = static_cast<uint16_t>(by.linear + 1);
-  stored_after[address] = fences[by.linear];
+void note_store(const Thread& by, size_t byte) {
+  stored_by[byte] = static_cast<uint16_t>(by.linear + 1);
+  stored_after[byte] = fences[by.linear];
 }
 
 void check_fenced(uint32_t address, size_t bytes, const char* what) {
-  for (uint32_t i = address; i < address + bytes; ++i) {
+  for (size_t i = byte_index(address); i < byte_index(address) + bytes; ++i) {
     if (!stored_by[i] || stored_after[i] != fences[stored_by[i] - 1]) continue;
     const Index t = thread((stored_by[i] - 1) / kLanes, (stored_by[i] - 1) % kLanes).index;
     fail("reads shared address %u (%s), which thread (%u,%u,%u) wrote with no fence.proxy.async after it",
-         i - kSharedBase, what, t.x, t.y, t.z);
+         static_cast<uint32_t>(i % kSharedLimit) - kSharedBase, what, t.x, t.y, t.z);
   }
 }
 
 void mbarrier_init(uint32_t address, uint32_t count, int line) {
   if (count < 1 || count > kMostArrivals) fail("makes a barrier of %u arrivals (line %d)", count, line);
+  check_own(address, "mbarrier.init", line);
   char* memory = shared_pointer(address);
   check_write(*self, memory, 8, 8, "mbarrier.init");
   const uint64_t mark = kMark + address;
   std::memcpy(memory, &mark, 8);
-  barriers[address] = Barrier{count, count, 0, 0, false, self->linear, self->warp, block.time[self->warp], {}, {}};
+  barriers[address] = Barrier{count, count, 0, 0, false, self->linear, self->warp, cluster.time[self->warp], {}, {}};
 }
 
-void mbarrier_arrive(uint32_t address, int64_t expected, int line) {
+void mbarrier_arrive(uint32_t address, int64_t expected, bool anywhere, int line) {
   const char* what = expected >= 0 ? "mbarrier.arrive.expect_tx" : "mbarrier.arrive";
+  if (!anywhere) check_own(address, what, line);
   check_atomic(*self, shared_pointer(address), 8, what);
   Barrier& b = find(address, what, line);
   if (expected >= 0) expect(b, expected, line);
@@ -216,13 +242,14 @@ void mbarrier_expect(uint32_t address, uint32_t bytes, int line) {
 }
 
 void mbarrier_wait(uint32_t address, uint32_t parity, int line) {
+  check_own(address, "mbarrier.try_wait", line);
   check_atomic(*self, shared_pointer(address), 8, "mbarrier.try_wait");
   Barrier& b = find(address, "mbarrier.try_wait", line);
   wait_until("mbarrier.try_wait", line, [&b, parity] { return (b.phases & 1) != (parity & 1); });
   acquire(b.done);
 }
 
-void tma_load(uint32_t to, const void* map, const int32_t* at, int rank, uint32_t barrier, int line) {
+void tma_load(uint32_t to, const void* map, const int32_t* at, int rank, uint32_t barrier, int mask, int line) {
   const char* what = "cp.async.bulk.tensor";
   Load load = {};
   std::memcpy(&load.map, map, sizeof load.map);
@@ -232,9 +259,12 @@ void tma_load(uint32_t to, const void* map, const int32_t* at, int rank, uint32_
   load.by = self, load.to = to, load.barrier = barrier, load.bytes = m.element;
   for (int d = 0; d < rank; ++d) load.at[d] = at[d], load.bytes *= m.box[d];
   if (to % 128) fail("executes %s (line %d) to shared address %u, which is not a multiple of 128", what, line, to);
-  Barrier& b = find(barrier, what, line);
-  if (!b.fenced)
-    fail("executes %s (line %d) on a barrier that no fence made known to the asynchronous proxy", what, line);
+  if (to >> kRankShift != barrier >> kRankShift) {
+    fail("executes %s (line %d) to a block whose barrier it does not complete on", what, line);
+  }
+  if (mask >= 0 && mask >> cluster.blocks) {
+    fail("executes %s (line %d) to the blocks %x of a cluster of %d", what, line, mask, cluster.blocks);
+  }
   // The source is read where it is in bounds: checked by rows of the box.
   uint32_t rows = load.bytes / (m.box[0] * m.element);
   const int64_t from = at[0] < 0 ? 0 : at[0];
@@ -250,11 +280,12 @@ void tma_load(uint32_t to, const void* map, const int32_t* at, int rank, uint32_
     }
     if (inside) check_read(*self, source + from * m.element, (size_t)(end - from) * m.element, m.element, what);
   }
-  begin_copy(*self, to, load.bytes, what);
-  if (options.late) {
-    loads.push_back(load);
-  } else {
-    land(load);
+  if (mask < 0) return start(load, what, line);
+  for (uint32_t block = 0; mask >> block; ++block) {
+    if (!(mask >> block & 1)) continue;
+    load.to = (to & kOffsetMask) | block << kRankShift;
+    load.barrier = (barrier & kOffsetMask) | block << kRankShift;
+    start(load, what, line);
   }
 }
 
@@ -265,42 +296,6 @@ void fence_barriers() {
 void fence_async() {
   ++fences[self->linear];
   fence_barriers();
-}
-
-void set_registers(bool more, uint32_t count, int line) {
-  struct Call {
-    bool more;
-    uint32_t count;
-  } call = {more, count};
-  const char* what = more ? "setmaxnreg.inc" : "setmaxnreg.dec";
-  if (count < 24 || count > 256 || count % 8)
-    fail("executes %s %u (line %d): not a multiple of 8 in 24..256", what, count, line);
-  meet(
-      what, line, kAll, true,
-      [](Lanes lanes) {
-        const Call& c = *static_cast<Call*>(lanes[0]->argument);
-        const uint32_t had = registers[lanes[0]->warp];
-        if (!c.more && c.count <= had) {
-          registers[lanes[0]->warp] = c.count;
-          free_registers += (had - c.count) * kLanes;
-        }
-      },
-      &call);
-  const int warp = self->warp;
-  if (!more) {
-    if (registers[warp] != count)
-      fail("executes %s %u (line %d) with %u registers", what, count, line, registers[warp]);
-    return;
-  }
-  if (registers[warp] > count) fail("executes %s %u (line %d) with %u registers", what, count, line, registers[warp]);
-  wait_until(what, line, [warp, count] {
-    if (registers[warp] == count) return true;
-    const uint32_t wanted = (count - registers[warp]) * kLanes;
-    if (free_registers < wanted) return false;
-    free_registers -= wanted;
-    registers[warp] = count;
-    return true;
-  });
 }
 
 }  // namespace emulator

@@ -8,14 +8,15 @@
 namespace emulator {
 
 // mbarrier.init, .arrive (`expected`: with .expect_tx of so many bytes), .expect_tx alone, and a wait for the phase of
-// a parity, whichever way it is spelled.
+// a parity, whichever way it is spelled. `anywhere`: with .shared::cluster, else the barrier is the block's own.
 void mbarrier_init(uint32_t address, uint32_t count, int line);
-void mbarrier_arrive(uint32_t address, int64_t expected, int line);
+void mbarrier_arrive(uint32_t address, int64_t expected, bool anywhere, int line);
 void mbarrier_expect(uint32_t address, uint32_t bytes, int line);
 void mbarrier_wait(uint32_t address, uint32_t parity, int line);
 
-// cp.async.bulk.tensor from global to shared memory, which completes on a barrier.
-void tma_load(uint32_t to, const void* map, const int32_t* coordinates, int rank, uint32_t barrier, int line);
+// cp.async.bulk.tensor from global to shared memory, which completes on a barrier. `mask`: with .multicast::cluster,
+// to the same place of each of these blocks, and on its barrier; -1: without.
+void tma_load(uint32_t to, const void* map, const int32_t* coordinates, int rank, uint32_t barrier, int mask, int line);
 
 // fence.mbarrier_init: the barriers that this thread made are there for the asynchronous proxy; fence.proxy.async: so
 // is all that it did to shared memory.

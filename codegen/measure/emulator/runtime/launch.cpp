@@ -60,7 +60,47 @@ bool wanted(const char* function, cudaError_t* error) {
   return true;
 }
 
-cudaError_t launch(const Kernel& kernel, dim3 grid, dim3 size, void** arguments, size_t dynamic) {
+// The shape of the clusters: the launch's, or else the one that the kernel declares.
+cudaError_t set_clusters(const Kernel& kernel, const char* name, dim3 grid, Index shape, uint64_t threads) {
+  const Index& own = kernel.cluster;
+  if (own.x) {
+    if (shape.x && (shape.x != own.x || shape.y != own.y || shape.z != own.z)) {
+      return say(cudaErrorInvalidClusterSize, "%s: clusters of (%u,%u,%u) blocks; it declares (%u,%u,%u)", name,
+                 shape.x, shape.y, shape.z, own.x, own.y, own.z);
+    }
+    shape = own;
+  } else if (!shape.x) {
+    shape = {1, 1, 1};
+  }
+  const uint64_t blocks = uint64_t(shape.x) * shape.y * shape.z;
+  if (!blocks || blocks > kClusterBlocks || grid.x % shape.x || grid.y % shape.y || grid.z % shape.z) {
+    return say(cudaErrorInvalidClusterSize, "%s: a grid of (%u,%u,%u) blocks in clusters of (%u,%u,%u)", name, grid.x,
+               grid.y, grid.z, shape.x, shape.y, shape.z);
+  }
+  if (blocks > 1 && device.major < 9) {
+    return say(cudaErrorInvalidClusterSize, "%s: clusters on a device of capability %d.%d", name, device.major,
+               device.minor);
+  }
+  if (blocks > 1 && (threads + 127) / 128 * 128 * blocks > kClusterThreads) {
+    return say(cudaErrorNotSupported, "%s: clusters of more than %d threads are not emulated", name, kClusterThreads);
+  }
+  cluster.shape = shape;
+  cluster.blocks = static_cast<int>(blocks);
+  return cudaSuccess;
+}
+
+// Which blocks of the grid are in the cluster of that number.
+void place_blocks(uint32_t number) {
+  const Index shape = cluster.shape, across = {cluster.grid.x / shape.x, cluster.grid.y / shape.y, 0};
+  const Index at = {number % across.x, number / across.x % across.y, number / across.x / across.y};
+  cluster.number = static_cast<int>(number);
+  for (uint32_t rank = 0; rank < static_cast<uint32_t>(cluster.blocks); ++rank) {
+    cluster.block[rank].index = {at.x * shape.x + rank % shape.x, at.y * shape.y + rank / shape.x % shape.y,
+                                 at.z * shape.z + rank / shape.x / shape.y};
+  }
+}
+
+cudaError_t launch(const Kernel& kernel, dim3 grid, dim3 size, void** arguments, size_t dynamic, Index shape) {
   const char* colon = std::strchr(kernel.name, ':');  // after what tells sources apart
   const char* name = colon ? colon + 1 : kernel.name;
   const uint64_t threads = uint64_t(size.x) * size.y * size.z;
@@ -79,21 +119,31 @@ cudaError_t launch(const Kernel& kernel, dim3 grid, dim3 size, void** arguments,
   if (dynamic > most || dynamic + kernel.shared_bytes > device.shared_bytes) {
     return say(cudaErrorInvalidValue, "%s: %zu bytes of dynamic shared memory; its limit is %u", name, dynamic, most);
   }
-  block.size = {size.x, size.y, size.z};
-  block.grid = {grid.x, grid.y, grid.z};
-  block.static_bytes = kernel.shared_bytes;
-  block.dynamic_bytes = static_cast<uint32_t>(dynamic);
-  ++block.launch;
+  if (cudaError_t error = set_clusters(kernel, name, grid, shape, threads)) return error;
+  cluster.size = {size.x, size.y, size.z};
+  cluster.grid = {grid.x, grid.y, grid.z};
+  cluster.static_bytes = kernel.shared_bytes;
+  cluster.dynamic_bytes = static_cast<uint32_t>(dynamic);
+  ++cluster.launch;
   seed_random(options.seed);
-  for (const uint32_t number : block_order(grid.x * grid.y * grid.z)) {
-    block.number = static_cast<int>(number);
-    block.index = {number % grid.x, number / grid.x % grid.y, number / grid.x / grid.y};
-    if (!run_block(kernel, arguments)) {
+  for (const uint32_t number : cluster_order(grid.x * grid.y * grid.z / static_cast<uint32_t>(cluster.blocks))) {
+    place_blocks(number);
+    if (!run_cluster(kernel, arguments)) {
       const std::string said = failure;
       return say(cudaErrorLaunchFailure, "%s: %s", name, said.c_str());
     }
   }
   return cudaSuccess;
+}
+
+// `shape`: of clusters; {0, 0, 0}: not said.
+cudaError_t launch_clusters(const void* function, dim3 grid, dim3 size, void** arguments, size_t shared, Index shape) {
+  cudaError_t error;
+  if (wanted("cudaLaunchKernel", &error)) return error;
+  const auto found = kernels().find(function);
+  if (found == kernels().end()) return say(cudaErrorInvalidDeviceFunction, "this is not a kernel of the library");
+  const std::lock_guard<std::mutex> alone(launching);
+  return launch(found->second, grid, size, arguments, shared, shape);
 }
 
 }  // namespace
@@ -125,25 +175,19 @@ extern "C" {
 
 cudaError_t cudaLaunchKernel(const void* function, dim3 grid, dim3 size, void** arguments, size_t shared,
                              cudaStream_t) {
-  cudaError_t error;
-  if (wanted("cudaLaunchKernel", &error)) return error;
-  const auto found = kernels().find(function);
-  if (found == kernels().end()) return say(cudaErrorInvalidDeviceFunction, "this is not a kernel of the library");
-  const std::lock_guard<std::mutex> alone(launching);
-  return launch(found->second, grid, size, arguments, shared);
+  return launch_clusters(function, grid, size, arguments, shared, {});
 }
 
 cudaError_t cudaLaunchKernelExC(const cudaLaunchConfig_t* config, const void* function, void** arguments) {
+  Index shape = {};
   for (unsigned i = 0; i < config->numAttrs; ++i) {
     const cudaLaunchAttribute& one = config->attrs[i];
-    const auto& cluster = one.val.clusterDim;
-    if (one.id == cudaLaunchAttributeClusterDimension && cluster.x * cluster.y * cluster.z != 1) {
-      return say(cudaErrorNotSupported, "clusters of (%u,%u,%u) blocks are not emulated", cluster.x, cluster.y,
-                 cluster.z);
-    }
+    if (one.id != cudaLaunchAttributeClusterDimension) continue;
+    shape = {one.val.clusterDim.x, one.val.clusterDim.y, one.val.clusterDim.z};
+    if (!shape.x) return say(cudaErrorInvalidClusterSize, "clusters of (%u,%u,%u) blocks", shape.x, shape.y, shape.z);
   }
-  return cudaLaunchKernel(function, config->gridDim, config->blockDim, arguments, config->dynamicSmemBytes,
-                          config->stream);
+  return launch_clusters(function, config->launch_gridDim, config->launch_blockDim, arguments, config->dynamicSmemBytes,
+                         shape);
 }
 
 cudaError_t cudaFuncSetAttribute(const void* function, cudaFuncAttribute attribute, int value) {
@@ -286,6 +330,7 @@ const char* cudaGetErrorName(cudaError_t error) {
     NAME(cudaErrorLaunchOutOfResources)
     NAME(cudaErrorLaunchFailure)
     NAME(cudaErrorNotSupported)
+    NAME(cudaErrorInvalidClusterSize)
 #undef NAME
     default:
       return "unrecognized error code";

@@ -17,8 +17,8 @@ struct WideMeeting {
   uint32_t turn = 0;
 };
 
-WideMeeting wide_meetings[kWarps];
-Barrier barriers[kBarriers];
+WideMeeting wide_meetings[kClusterWarps];
+Barrier barriers[kClusterBlocks][kBarriers];
 
 void complete(int warp, size_t number) {
   WarpState& w = warp_states[warp];
@@ -32,19 +32,22 @@ void complete(int warp, size_t number) {
   }
 }
 
-void complete_barrier(Barrier& b) {
+void complete_barrier(Barrier& b, int rank) {
   for (Thread* t : b.waiting) {
-    block.clock[t->warp].join(b.clock);
+    cluster.clock[t->warp].join(b.clock);
     make_ready(*t);
   }
-  for (int w = 0; w < block.warps; ++w) move_time(w);
+  for (int w = 0; w < cluster.block_warps; ++w) move_time(rank * cluster.block_warps + w);
   b = Barrier();
 }
 
 }  // namespace
 
 void clear_meetings() {
-  for (Barrier& b : barriers) b = Barrier();
+  for (auto& of_block : barriers) {
+    for (Barrier& b : of_block) b = Barrier();
+  }
+  clear_cluster_barrier();
   for (WideMeeting& m : wide_meetings) m = WideMeeting();
 }
 
@@ -60,13 +63,14 @@ void leave_meetings(WarpState& w) {
       ++i;
     }
   }
-  for (Barrier& b : barriers) {
-    if (b.everyone && b.arrived && b.arrived == living) complete_barrier(b);
+  for (Barrier& b : barriers[self->rank]) {
+    if (b.everyone && b.arrived && b.arrived == cluster.block[self->rank].living) complete_barrier(b, self->rank);
   }
+  leave_cluster_barrier();
 }
 
 bool complete_active_mask() {
-  for (int w = 0; w < block.warps; ++w) {
+  for (int w = 0; w < cluster.warps; ++w) {
     uint32_t here = 0;
     for (int l = 0; l < kLanes; ++l) {
       const Thread& t = threads[w * kLanes + l];
@@ -136,17 +140,17 @@ void meet_warps(const char* name, int line, int first, int count, void (*action)
 }
 
 void move_time(int warp) {
-  block.clock[warp].seen[warp] = block.time[warp];
-  ++block.time[warp];
+  cluster.clock[warp].seen[warp] = cluster.time[warp];
+  ++cluster.time[warp];
 }
 
 void release(Clock& to) {
-  block.clock[self->warp].seen[self->warp] = block.time[self->warp];
-  to.join(block.clock[self->warp]);
-  ++block.time[self->warp];
+  cluster.clock[self->warp].seen[self->warp] = cluster.time[self->warp];
+  to.join(cluster.clock[self->warp]);
+  ++cluster.time[self->warp];
 }
 
-void acquire(const Clock& from) { block.clock[self->warp].join(from); }
+void acquire(const Clock& from) { cluster.clock[self->warp].join(from); }
 
 void barrier(int id, int count, bool wait, int line, bool everyone) {
   Thread& t = *self;
@@ -155,8 +159,8 @@ void barrier(int id, int count, bool wait, int line, bool everyone) {
   if (!everyone && (count <= 0 || count % kLanes != 0 || count > kThreads)) {
     fail("waits for %d threads at barrier %d (line %d), which is not a number of warps", count, id, line);
   }
-  Barrier& b = barriers[id];
-  const int expected = everyone ? living : count;
+  Barrier& b = barriers[t.rank][id];
+  const int expected = everyone ? cluster.block[t.rank].living : count;
   if (b.arrived && everyone != b.everyone) fail("uses barrier %d (line %d) otherwise than line %d", id, line, b.line);
   if (b.arrived && everyone && b.line != line) {
     fail("is at __syncthreads (line %d) while thread (%u,%u,%u) waits at another one (line %d)", line,
@@ -169,8 +173,8 @@ void barrier(int id, int count, bool wait, int line, bool everyone) {
   b.everyone = everyone;
   b.line = line;
   b.expected = expected;
-  Clock now = block.clock[t.warp];
-  now.seen[t.warp] = block.time[t.warp];
+  Clock now = cluster.clock[t.warp];
+  now.seen[t.warp] = cluster.time[t.warp];
   b.clock.join(now);
   if (!wait) move_time(t.warp);
   ++b.arrived;
@@ -179,7 +183,7 @@ void barrier(int id, int count, bool wait, int line, bool everyone) {
     t.line = line;
     b.waiting.push_back(&t);
   }
-  if (b.arrived == expected) complete_barrier(b);
+  if (b.arrived == expected) complete_barrier(b, t.rank);
   if (wait) pause();
 }
 

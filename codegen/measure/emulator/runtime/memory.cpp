@@ -5,7 +5,7 @@
 // A race is found as FastTrack does (Flanagan, Freund, PLDI 2009) with one clock a warp: each byte of shared memory,
 // and each element of a registered buffer, knows who wrote it last and who read it last, and when. Two accesses of
 // different warps are in order if a barrier lies between; two of one warp, if a barrier or a __syncwarp does; two of
-// different blocks never are, unless both are atomic.
+// blocks that are not of one cluster never are, unless both are atomic.
 #include <sys/mman.h>
 
 #include <algorithm>
@@ -27,15 +27,18 @@ constexpr unsigned char kPoison = 0xff;  // NaN in every floating-point type
 enum : unsigned char { kWritten = 1 };
 constexpr uint32_t kManyLanes = 32;
 
+// The shared memory of all blocks of a cluster.
+constexpr size_t kArena = static_cast<size_t>(kClusterBlocks) << kRankShift;
+
 struct Arena {
   char* memory;
   Arena() {
-    void* at = mmap(nullptr, kSharedLimit + 2 * kMargin, PROT_READ | PROT_WRITE,
-                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void* at =
+        mmap(nullptr, kArena + 2 * kMargin, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (at == MAP_FAILED) std::abort();
     memory = static_cast<char*>(at) + kMargin;
   }
-  ~Arena() { munmap(memory - kMargin, kSharedLimit + 2 * kMargin); }
+  ~Arena() { munmap(memory - kMargin, kArena + 2 * kMargin); }
 };
 
 char* arena() {
@@ -43,7 +46,7 @@ char* arena() {
   return shared.memory;
 }
 
-// launch (8 bits), block (24), warp (5), lane (6; 32: several), time (21). 0: nobody.
+// launch (7 bits), cluster (22), warp (7), lane (6; 32: several), time (21). 0: nobody.
 using Stamp = uint64_t;
 constexpr Stamp kAtomic = 1ull << 63;
 
@@ -51,10 +54,11 @@ struct Cell {
   Stamp write, read, earlier_read;
 };
 
-Cell cells[kSharedLimit];
-unsigned char state[kSharedLimit];
+// Of each byte of shared memory, by byte_index.
+Cell cells[kClusterBlocks * kSharedLimit];
+unsigned char state[kClusterBlocks * kSharedLimit];
 // The thread whose copy to this byte is under way, plus one.
-uint16_t copying[kSharedLimit];
+uint16_t copying[kClusterBlocks * kSharedLimit];
 
 constexpr int kBuffers = 64;
 Buffer buffers[kBuffers];
@@ -62,35 +66,43 @@ Cell* buffer_cells[kBuffers];
 int buffer_count = 0, last_buffer = 0;
 
 Stamp stamp(const Thread& t) {
-  return (static_cast<Stamp>(block.launch & 0x7f) << 56) | (static_cast<Stamp>(block.number & 0xffffff) << 32) |
-         (static_cast<Stamp>(t.warp) << 27) | (static_cast<Stamp>(t.lane) << 21) | (block.time[t.warp] & 0x1fffff);
+  return (static_cast<Stamp>(cluster.launch & 0x7f) << 56) | (static_cast<Stamp>(cluster.number & 0x3fffff) << 34) |
+         (static_cast<Stamp>(t.warp) << 27) | (static_cast<Stamp>(t.lane) << 21) | (cluster.time[t.warp] & 0x1fffff);
 }
-uint32_t warp_of(Stamp s) { return s >> 27 & 31; }
+uint32_t warp_of(Stamp s) { return s >> 27 & 127; }
 uint32_t lane_of(Stamp s) { return s >> 21 & 63; }
 uint32_t time_of(Stamp s) { return s & 0x1fffff; }
-uint32_t block_of(Stamp s) { return s >> 32 & 0xffffff; }
+uint32_t cluster_of(Stamp s) { return s >> 34 & 0x3fffff; }
 
 bool ordered(Stamp before, Stamp now) {
   if (!before || (before ^ now) >> 56 & 0x7f) return true;
-  if (block_of(before) != block_of(now)) return false;
+  if (cluster_of(before) != cluster_of(now)) return false;
   const uint32_t w = warp_of(now), v = warp_of(before);
   if (v == w) return time_of(before) != time_of(now) || lane_of(before) == lane_of(now);
-  return block.clock[w].seen[v] >= time_of(before);
+  return cluster.clock[w].seen[v] >= time_of(before);
 }
 
 void describe(Stamp s, char* text, size_t size) {
-  if (block_of(s) != static_cast<uint32_t>(block.number)) {
-    std::snprintf(text, size, "block number %u", block_of(s));
-  } else if (lane_of(s) == kManyLanes) {
-    std::snprintf(text, size, "threads of warp %u", warp_of(s));
+  const int warp = static_cast<int>(warp_of(s));
+  int used;
+  if (cluster_of(s) != static_cast<uint32_t>(cluster.number)) {
+    std::snprintf(text, size, "%s number %u", cluster.blocks > 1 ? "cluster" : "block", cluster_of(s));
+    return;
+  }
+  if (lane_of(s) == kManyLanes) {
+    used = std::snprintf(text, size, "threads of warp %d", warp % cluster.block_warps);
   } else {
-    const Index i = thread(static_cast<int>(warp_of(s)), static_cast<int>(lane_of(s))).index;
-    std::snprintf(text, size, "thread (%u,%u,%u)", i.x, i.y, i.z);
+    const Index i = thread(warp, static_cast<int>(lane_of(s))).index;
+    used = std::snprintf(text, size, "thread (%u,%u,%u)", i.x, i.y, i.z);
+  }
+  if (cluster.blocks > 1) {
+    const Index i = cluster.block[warp / cluster.block_warps].index;
+    std::snprintf(text + used, size - static_cast<size_t>(used), " of block (%u,%u,%u)", i.x, i.y, i.z);
   }
 }
 
 [[noreturn]] void race(Stamp other, bool wrote, bool writes, const char* what, const char* where, unsigned long at) {
-  char who[64];
+  char who[96];
   describe(other, who, sizeof who);
   fail("%s %s %s %lu (%s), which %s %s with no barrier between", writes ? "writes" : "reads", where,
        where[0] == 's' ? "address" : "element", at, what, who, wrote ? "wrote" : "read");
@@ -120,30 +132,34 @@ void note_write(Cell& cell, Stamp now, bool atomic, const char* what, const char
   cell.write = now | (atomic ? kAtomic : 0);
 }
 
-void shared_access(const Thread& by, uint32_t at, size_t bytes, bool write, bool atomic, const char* what) {
-  const uint32_t end = kSharedBase + block.static_bytes + block.dynamic_bytes;
-  if (at < kSharedBase || at + bytes > end) {
+void shared_access(const Thread& by, uint32_t address, size_t bytes, bool write, bool atomic, const char* what) {
+  const uint32_t rank = address >> kRankShift, offset = address & kOffsetMask, end = shared_end();
+  if (rank >= static_cast<uint32_t>(cluster.blocks) || offset < kSharedBase || offset + bytes > end) {
+    const uint32_t in = rank < static_cast<uint32_t>(cluster.blocks) ? rank : static_cast<uint32_t>(by.rank);
     fail("%s %zu bytes of shared memory at %d (%s); the block has %u", write ? "writes" : "reads", bytes,
-         static_cast<int>(at) - static_cast<int>(kSharedBase), what, end - kSharedBase);
+         static_cast<int>(address - (in << kRankShift) - kSharedBase), what, end - kSharedBase);
   }
+  if (rank != static_cast<uint32_t>(by.rank)) check_there(by, rank, write, what);
   const Stamp now = options.races ? stamp(by) : 0;
-  for (uint32_t i = at; i < at + bytes; ++i) {
+  const size_t first = byte_index(address);
+  for (size_t i = first; i < first + bytes; ++i) {
+    const auto place = static_cast<uint32_t>(i - first) + offset - kSharedBase;
     if (copying[i]) {
       const Index t = thread((copying[i] - 1) / kLanes, (copying[i] - 1) % kLanes).index;
       fail("%s shared address %u (%s) while a copy that thread (%u,%u,%u) started is under way",
-           write ? "writes" : "reads", i - kSharedBase, what, t.x, t.y, t.z);
+           write ? "writes" : "reads", place, what, t.x, t.y, t.z);
     }
     if (write) {
       state[i] |= kWritten;
       note_store(by, i);
     } else if (options.uninitialized && !(state[i] & kWritten)) {
-      fail("reads shared address %u (%s), which nothing has written", i - kSharedBase, what);
+      fail("reads shared address %u (%s), which nothing has written", place, what);
     }
     if (!options.races) continue;
     if (write) {
-      note_write(cells[i], now, atomic, what, "shared", i - kSharedBase);
+      note_write(cells[i], now, atomic, what, "shared", place);
     } else {
-      note_read(cells[i], now, atomic, what, "shared", i - kSharedBase);
+      note_read(cells[i], now, atomic, what, "shared", place);
     }
   }
 }
@@ -204,7 +220,7 @@ void buffer_access(const Thread& by, uintptr_t at, size_t bytes, bool write, boo
 
 void access(const Thread& by, uintptr_t at, size_t bytes, bool write, bool atomic, const char* what) {
   const uintptr_t offset = at - reinterpret_cast<uintptr_t>(arena());
-  if (offset + kMargin < kSharedLimit + 2 * kMargin) {
+  if (offset + kMargin < kArena + 2 * kMargin) {
     shared_access(by, static_cast<uint32_t>(offset), bytes, write, atomic, what);
   } else if (buffer_count) {
     // Constants and variables of the library itself.
@@ -224,6 +240,26 @@ void check(const Thread& by, const void* pointer, size_t bytes, size_t alignment
   if (!on_stack(at)) access(by, at, bytes, write, false, what);
 }
 
+// A block that returns: what others of its cluster did to its shared memory must have happened before.
+void end(int rank) {
+  if (!options.races || cluster.blocks == 1) return;
+  Clock known;
+  const int first = rank * cluster.block_warps;
+  for (int w = first; w < first + cluster.block_warps; ++w) known.join(cluster.clock[w]);
+  const size_t begin = byte_index((static_cast<uint32_t>(rank) << kRankShift) + kSharedBase);
+  for (size_t i = begin; i < begin + shared_end() - kSharedBase; ++i) {
+    for (const Stamp s : {cells[i].write & ~kAtomic, cells[i].read, cells[i].earlier_read}) {
+      const int by = static_cast<int>(warp_of(s));
+      if (!s || by / cluster.block_warps == rank || known.seen[by] >= time_of(s)) continue;
+      char who[96];
+      describe(s, who, sizeof who);
+      fail("returns, the last of its block, with no barrier after %s accessed its shared address %zu", who, i - begin);
+    }
+  }
+}
+
+const bool noted = (on_block_end(end), true);
+
 }  // namespace
 
 void plain_access(const void* pointer, size_t bytes, bool write) {
@@ -233,15 +269,18 @@ void plain_access(const void* pointer, size_t bytes, bool write) {
 }
 
 bool on_stack(uintptr_t address) {
-  return address - reinterpret_cast<uintptr_t>(stack_of(0)) < kStack * static_cast<size_t>(kThreads);
+  return address - reinterpret_cast<uintptr_t>(stack_of(0)) < kStack * static_cast<size_t>(kClusterThreads);
 }
 
 void clear_shared() {
-  const uint32_t end = kSharedBase + block.static_bytes + block.dynamic_bytes;
-  std::memset(arena() + kSharedBase, kPoison, end - kSharedBase);
-  std::memset(cells + kSharedBase, 0, (end - kSharedBase) * sizeof(Cell));
-  std::memset(state + kSharedBase, 0, end - kSharedBase);
-  std::memset(copying + kSharedBase, 0, (end - kSharedBase) * sizeof copying[0]);
+  const size_t bytes = shared_end() - kSharedBase;
+  for (int rank = 0; rank < cluster.blocks; ++rank) {
+    const uint32_t begin = (static_cast<uint32_t>(rank) << kRankShift) + kSharedBase;
+    std::memset(shared_pointer(begin), kPoison, bytes);
+    std::memset(cells + byte_index(begin), 0, bytes * sizeof(Cell));
+    std::memset(state + byte_index(begin), 0, bytes);
+    std::memset(copying + byte_index(begin), 0, bytes * sizeof copying[0]);
+  }
 }
 
 void set_buffers(const Buffer* given, int count) {
@@ -252,21 +291,23 @@ void set_buffers(const Buffer* given, int count) {
     buffer_cells[i] =
         static_cast<Cell*>(std::calloc((given[i].end - given[i].begin) / given[i].granule + 1, sizeof(Cell)));
   }
-  block.launch = 0;
+  cluster.launch = 0;
 }
 
 uint32_t shared_address(const void* pointer) {
   const auto offset = static_cast<const char*>(pointer) - arena();
-  if (offset < -static_cast<ptrdiff_t>(kMargin) || offset > static_cast<ptrdiff_t>(kSharedLimit + kMargin)) {
+  if (offset < -static_cast<ptrdiff_t>(kMargin) || offset > static_cast<ptrdiff_t>(kArena + kMargin)) {
     fail("takes the shared address of what is not in shared memory");
   }
   return static_cast<uint32_t>(offset);
 }
 char* shared_pointer(uint32_t address) { return arena() + static_cast<int32_t>(address); }
-char* static_shared(uint32_t offset) { return arena() + kSharedBase + offset; }
+char* static_shared(uint32_t offset) {
+  return shared_pointer((static_cast<uint32_t>(self->rank) << kRankShift) + kSharedBase + offset);
+}
 char* dynamic_shared(uint32_t alignment) {
-  const uint32_t start = (kSharedBase + block.static_bytes + alignment - 1) / alignment * alignment;
-  return arena() + start;
+  const uint32_t start = (kSharedBase + cluster.static_bytes + alignment - 1) / alignment * alignment;
+  return shared_pointer((static_cast<uint32_t>(self->rank) << kRankShift) + start);
 }
 
 void check_read(const Thread& by, const void* pointer, size_t bytes, size_t alignment, const char* what) {
@@ -283,11 +324,11 @@ void check_atomic(const Thread& by, const void* pointer, size_t bytes, const cha
 
 void begin_copy(const Thread& by, uint32_t address, size_t bytes, const char* what) {
   shared_access(by, address, bytes, true, false, what);
-  for (size_t i = 0; i < bytes; ++i) copying[address + i] = static_cast<uint16_t>(by.linear + 1);
+  for (size_t i = 0; i < bytes; ++i) copying[byte_index(address) + i] = static_cast<uint16_t>(by.linear + 1);
 }
 
 void end_copy(const Thread& by, uint32_t address, size_t bytes) {
-  for (size_t i = 0; i < bytes; ++i) copying[address + i] = 0;
+  for (size_t i = 0; i < bytes; ++i) copying[byte_index(address) + i] = 0;
   shared_access(by, address, bytes, true, false, "a copy that ends");
 }
 

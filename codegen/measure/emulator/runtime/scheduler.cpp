@@ -1,4 +1,4 @@
-// Who runs: the fibers of a block, and what is done when nobody can go on.
+// Who runs: the fibers of a cluster's blocks, and what is done when nobody can go on.
 #include <sys/mman.h>
 
 #include <cstdarg>
@@ -12,9 +12,9 @@ namespace emulator {
 
 Options options;
 Thread* self = nullptr;
-Block block;
-Thread threads[kThreads];
-WarpState warp_states[kWarps];
+Cluster cluster;
+Thread threads[kClusterThreads];
+WarpState warp_states[kClusterWarps];
 int living;
 char failure[2048];
 
@@ -29,8 +29,12 @@ void** running_arguments;
 uint64_t random_state = 1;
 
 // Handlers register while the library is loaded, which may be before this file's variables are made.
-std::vector<void (*)()>& block_handlers() {
+std::vector<void (*)()>& cluster_handlers() {
   static std::vector<void (*)()> all;
+  return all;
+}
+std::vector<void (*)(int)>& end_handlers() {
+  static std::vector<void (*)(int)> all;
   return all;
 }
 
@@ -47,9 +51,9 @@ Thread* find_ready() {
   if (options.order != 2 && warp_states[current_warp].ready) {
     return &threads[current_warp * kLanes + pick_bit(warp_states[current_warp].ready)];
   }
-  const int start = options.order == 2 ? static_cast<int>(random_number() % block.warps) : 0;
-  for (int i = 0; i < block.warps; ++i) {
-    const int w = options.order == 1 ? block.warps - 1 - i : (start + i) % block.warps;
+  const int start = options.order == 2 ? static_cast<int>(random_number() % cluster.warps) : 0;
+  for (int i = 0; i < cluster.warps; ++i) {
+    const int w = options.order == 1 ? cluster.warps - 1 - i : (start + i) % cluster.warps;
     if (warp_states[w].ready) return &threads[w * kLanes + pick_bit(warp_states[w].ready)];
   }
   return nullptr;
@@ -57,7 +61,7 @@ Thread* find_ready() {
 
 bool wake_watchers() {
   bool any = false;
-  for (int w = 0; w < block.warps; ++w) {
+  for (int w = 0; w < cluster.warps; ++w) {
     for (int l = 0; l < kLanes; ++l) {
       Thread& t = threads[w * kLanes + l];
       if (!t.until || !t.until()) continue;
@@ -71,16 +75,23 @@ bool wake_watchers() {
 
 // A sentence on who waits where.
 void describe_deadlock() {
-  int used = std::snprintf(failure, sizeof failure, "deadlock in block (%u,%u,%u):", block.index.x, block.index.y,
-                           block.index.z);
+  const Index& first = cluster.block[0].index;
+  int used = std::snprintf(failure, sizeof failure,
+                           "deadlock in %s (%u,%u,%u):", cluster.blocks > 1 ? "the cluster of block" : "block", first.x,
+                           first.y, first.z);
   const char* at = nullptr;
   int line = 0, shown = 0;
-  for (int i = 0; i < kThreads && shown < 4; ++i) {
+  for (int i = 0; i < cluster.warps * kLanes && shown < 4; ++i) {
     const Thread& t = threads[i];
     if (!t.at || !(warp_states[t.warp].alive >> t.lane & 1) || (t.at == at && t.line == line)) continue;
     at = t.at, line = t.line;
-    used += std::snprintf(failure + used, sizeof failure - used, "%s thread (%u,%u,%u) waits at %s (line %d)",
-                          shown++ ? "," : "", t.index.x, t.index.y, t.index.z, t.at, t.line);
+    used += std::snprintf(failure + used, sizeof failure - used, "%s thread (%u,%u,%u)", shown++ ? "," : "", t.index.x,
+                          t.index.y, t.index.z);
+    const Index& in = cluster.block[t.rank].index;
+    if (cluster.blocks > 1) {
+      used += std::snprintf(failure + used, sizeof failure - used, " of block (%u,%u,%u)", in.x, in.y, in.z);
+    }
+    used += std::snprintf(failure + used, sizeof failure - used, " waits at %s (line %d)", t.at, t.line);
   }
 }
 
@@ -90,7 +101,11 @@ void exit_thread() {
   WarpState& w = warp_states[self->warp];
   w.alive &= ~(1u << self->lane);
   --living;
+  --cluster.block[self->rank].living;
   leave_meetings(w);
+  if (!cluster.block[self->rank].living) {
+    for (auto* handler : end_handlers()) handler(self->rank);
+  }
   if (living == 0) leave();
   self->at = nullptr;
   pause();
@@ -140,7 +155,7 @@ uint64_t random_number() {
 
 void seed_random(uint64_t seed) { random_state = seed * 0x9e3779b97f4a7c15ull + 1; }
 
-std::vector<uint32_t> block_order(uint32_t count) {
+std::vector<uint32_t> cluster_order(uint32_t count) {
   std::vector<uint32_t> order(count);
   std::iota(order.begin(), order.end(), 0u);
   if (options.order == 1) {
@@ -152,18 +167,16 @@ std::vector<uint32_t> block_order(uint32_t count) {
 }
 
 Thread& thread(int warp, int lane) { return threads[warp * kLanes + lane]; }
-int thread_count() { return block.threads; }
+int thread_count() { return cluster.threads; }
 uint32_t alive(int warp) { return warp_states[warp].alive; }
-Index block_index() { return block.index; }
-Index block_size() { return block.size; }
-Index grid_size() { return block.grid; }
 Index thread_index() { return self->index; }
 unsigned lane_index() { return static_cast<unsigned>(self->lane); }
 
 void fail(const char* format, ...) {
   const Thread& t = *self;
+  const Index in = block_index();
   int used = std::snprintf(failure, sizeof failure, "thread (%u,%u,%u) of block (%u,%u,%u) ", t.index.x, t.index.y,
-                           t.index.z, block.index.x, block.index.y, block.index.z);
+                           t.index.z, in.x, in.y, in.z);
   va_list rest;
   va_start(rest, format);
   std::vsnprintf(failure + used, sizeof failure - static_cast<size_t>(used), format, rest);
@@ -194,7 +207,8 @@ void wait_until(const char* name, int line, std::function<bool()> condition) {
 }
 
 void on_idle(std::function<bool()> handler) { idle_handlers.push_back(std::move(handler)); }
-void on_block(void (*handler)()) { block_handlers().push_back(handler); }
+void on_cluster(void (*handler)()) { cluster_handlers().push_back(handler); }
+void on_block_end(void (*handler)(int)) { end_handlers().push_back(handler); }
 
 namespace {
 
@@ -202,12 +216,12 @@ namespace {
 struct Stacks {
   char* memory;
   Stacks() {
-    void* at =
-        mmap(nullptr, kStack * kThreads, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void* at = mmap(nullptr, kStack * kClusterThreads, PROT_READ | PROT_WRITE,
+                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (at == MAP_FAILED) std::abort();
     memory = static_cast<char*>(at);
   }
-  ~Stacks() { munmap(memory, kStack * kThreads); }
+  ~Stacks() { munmap(memory, kStack * kClusterThreads); }
 };
 
 constexpr uint64_t kCanary = 0x6b636174735f6f6eull;
@@ -219,45 +233,67 @@ char* stack_of(int number) {
   return stacks.memory + kStack * static_cast<size_t>(number);
 }
 
-bool run_block(const Kernel& kernel, void** arguments) {
-  running = &kernel;
-  running_arguments = arguments;
-  failed = false;
-  block.threads = static_cast<int>(block.size.x * block.size.y * block.size.z);
-  block.warps = (block.threads + kLanes - 1) / kLanes;
-  living = block.threads;
-  current_warp = options.order == 1 ? block.warps - 1 : 0;
+namespace {
+
+void begin_thread(int number) {
+  Thread& t = threads[number];
+  const int within = number - t.rank * cluster.block_warps * kLanes;
+  const auto at = static_cast<unsigned>(within);
+  t.index = {at % cluster.size.x, at / cluster.size.x % cluster.size.y, at / cluster.size.x / cluster.size.y};
+  t.open.clear();
+  t.groups.clear();
+  t.arrived = false;
+  std::memcpy(stack_of(number), &kCanary, sizeof kCanary);
+  t.stack = prepare_stack(stack_of(number) + 64, kStack - 64, fiber_main);
+  WarpState& w = warp_states[t.warp];
+  w.exists |= 1u << t.lane;
+  w.alive = w.ready = w.exists;
+}
+
+// Makes the state of the cluster's blocks, warps and threads that of a beginning.
+void begin_cluster() {
+  cluster.threads = static_cast<int>(cluster.size.x * cluster.size.y * cluster.size.z);
+  // Warps of a warpgroup are 4, from a multiple of 4 on, in each block.
+  cluster.block_warps = (cluster.threads + kLanes - 1) / kLanes;
+  if (cluster.blocks > 1) cluster.block_warps = (cluster.block_warps + 3) / 4 * 4;
+  cluster.warps = cluster.block_warps * cluster.blocks;
+  living = cluster.threads * cluster.blocks;
+  current_warp = options.order == 1 ? cluster.warps - 1 : 0;
   idle_handlers.clear();
   clear_meetings();
-  for (int w = 0; w < kWarps; ++w) {
+  for (int w = 0; w < cluster.warps; ++w) {
     warp_states[w] = WarpState();
-    block.clock[w] = Clock();
-    block.time[w] = 1;
+    cluster.clock[w] = Clock();
+    cluster.time[w] = 1;
   }
-  for (int i = 0; i < block.warps * kLanes; ++i) {
+  for (int i = 0; i < cluster.warps * kLanes; ++i) {
     Thread& t = threads[i];
     t.at = nullptr;
     t.until = nullptr;
     t.call_line = 0;
-    t.linear = i, t.warp = i / kLanes, t.lane = i % kLanes;
-    if (i >= block.threads) continue;
-    t.index = {i % block.size.x, i / block.size.x % block.size.y, i / block.size.x / block.size.y};
-    t.open.clear();
-    t.groups.clear();
-    std::memcpy(stack_of(i), &kCanary, sizeof kCanary);
-    t.stack = prepare_stack(stack_of(i) + 64, kStack - 64, fiber_main);
-    warp_states[t.warp].exists |= 1u << t.lane;
-    warp_states[t.warp].alive = warp_states[t.warp].ready = warp_states[t.warp].exists;
+    t.linear = i, t.warp = i / kLanes, t.lane = i % kLanes, t.rank = t.warp / cluster.block_warps;
+    if (i - t.rank * cluster.block_warps * kLanes < cluster.threads) begin_thread(i);
   }
+  for (int rank = 0; rank < cluster.blocks; ++rank) cluster.block[rank].living = cluster.threads;
   clear_shared();
-  for (auto* handler : block_handlers()) handler();
+}
+
+}  // namespace
+
+bool run_cluster(const Kernel& kernel, void** arguments) {
+  running = &kernel;
+  running_arguments = arguments;
+  failed = false;
+  begin_cluster();
+  for (auto* handler : cluster_handlers()) handler();
   Thread* first = find_ready();
   warp_states[first->warp].ready &= ~(1u << first->lane);
   current_warp = first->warp;
   self = first;
   switch_stack(&main_stack, first->stack);
   self = nullptr;
-  for (int i = 0; i < block.threads && !failed; ++i) {
+  for (int i = 0; i < cluster.warps * kLanes && !failed; ++i) {
+    if (!(warp_states[i / kLanes].exists >> i % kLanes & 1)) continue;
     if (std::memcmp(stack_of(i), &kCanary, sizeof kCanary) == 0) continue;
     std::snprintf(failure, sizeof failure, "thread %d needs more than %zu bytes of stack", i, kStack);
     failed = true;

@@ -34,12 +34,12 @@ struct Warp {
   bool fenced;                   // since accumulators were last given back
   std::vector<uint64_t> issued;  // what the four warps of a group must agree on
 };
-Warp warps[kWarps];
+Warp warps[kClusterWarps];
 
 void begin() {
   for (Warp& w : warps) w = Warp();
 }
-const bool known = (on_block(begin), true);
+const bool known = (on_cluster(begin), true);
 
 float half_to_float(uint16_t bits) {
   const int exponent = bits >> 10 & 31, fraction = bits & 1023;
@@ -72,11 +72,12 @@ void gather(const Thread& by, uint64_t bits, bool transposed, bool bfloat16, int
   if (d.base_offset) fail("gives wgmma (line %d) a descriptor with a base offset, which is not emulated", line);
   for (int i = 0; i < rows; ++i) {
     for (int k = 0; k < kDepth; ++k) {
-      const uint32_t address = element_address(d, transposed, (uint32_t)(first + i), (uint32_t)k);
+      uint32_t address = element_address(d, transposed, (uint32_t)(first + i), (uint32_t)k);
       if (address < kSharedBase || address + 2 > kSharedLimit) {
         fail("gives wgmma (line %d) a descriptor that leads to shared address %u, which is out of bounds", line,
              address);
       }
+      address |= (uint32_t)by.rank << kRankShift;  // in the block, whose rank a descriptor has no room for
       const char* memory = shared_pointer(address);
       // Units of 16 bytes hold 8 neighbours along the contiguous extent.
       if ((transposed ? i : k) % 8 == 0) {
