@@ -7,10 +7,9 @@ from typing import Any
 from tvm.script import tirx as T
 
 WARP, WARPGROUP = 32, 128
-TILE_M, TILE_K = 64, 16  # of one wgmma
-BLOCK_K = 64  # 128 bytes of 16-bit numbers: a row of the swizzle
-BYTES = 2  # of an element
-ROW_BYTES = BLOCK_K * BYTES
+TILE_M, STEP_BYTES = 64, 32  # of one wgmma: rows, and bytes of K
+ROW_BYTES = 128  # of the swizzle: the depth of a tile in shared memory
+COLUMNS = ROW_BYTES // 2  # of 16 bits, where M or N is the contiguous extent
 ATOM_BYTES = 8 * ROW_BYTES  # what the 128-byte swizzle repeats after, and is aligned to
 UNIT = 16  # bytes that addresses and offsets in descriptors count
 # Modes of cuTensorMapEncodeTiled: not interleaved, 128-byte swizzle, 256-byte promotion in L2, zeros out of bounds.
@@ -37,8 +36,8 @@ def descriptor(leading_bytes: int) -> int:
 
 
 def step(across: bool) -> int:
-    """From one TILE_K to the next, in units: along a swizzled row, or, if ``across``, two groups of 8 rows down."""
-    return (2 * ATOM_BYTES if across else TILE_K * BYTES) // UNIT
+    """To the next STEP_BYTES of K, in units: along a swizzled row, or, if ``across``, two groups of 8 rows down."""
+    return (2 * ATOM_BYTES if across else STEP_BYTES) // UNIT
 
 
 def start(word: int, tile: Any) -> Any:
@@ -93,7 +92,7 @@ def load(
     barrier: Any,
     mask: int = 0,
 ) -> None:
-    """Has TMA load the tile of BLOCK_K times ``blocks`` times 64 rows at (row, k) to the element ``base`` of ``to``.
+    """Has TMA load the tile of ROW_BYTES of K, ``blocks`` times 64 rows, at (row, k) to the element ``base`` of ``to``.
 
     ``across``: rows are the contiguous extent, of which a box has 64. ``mask``: the blocks of the cluster that get it,
     each at the same place of its shared memory, where the same barrier counts its bytes; 0: this one alone.
@@ -101,7 +100,7 @@ def load(
     if across:
         for i in T.unroll(blocks):
             T.ptx[TMA + _cast(mask)](
-                T.address_of(to[base + i * (TILE_M * BLOCK_K)]),
+                T.address_of(to[base + i * (TILE_M * COLUMNS)]),
                 T.address_of(source),
                 row + i * TILE_M,
                 k,

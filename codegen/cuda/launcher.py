@@ -15,6 +15,7 @@ _MAP_TYPES = {
     "float16": "CU_TENSOR_MAP_DATA_TYPE_FLOAT16",
     "bfloat16": "CU_TENSOR_MAP_DATA_TYPE_BFLOAT16",
     "float32": "CU_TENSOR_MAP_DATA_TYPE_FLOAT32",
+    "tf32": "CU_TENSOR_MAP_DATA_TYPE_TFLOAT32",  # float32 that is rounded on its way to shared memory
     "int32": "CU_TENSOR_MAP_DATA_TYPE_INT32",
     "uint8": "CU_TENSOR_MAP_DATA_TYPE_UINT8",
 }

@@ -20,12 +20,10 @@ from typing import Any
 from tvm import tirx
 from tvm.script import tirx as T
 
-from .epilogue import VECTOR, finish
+from .epilogue import finish
 from .hopper import (
     ATOM_BYTES,
     BATCH,
-    BLOCK_K,
-    BYTES,
     COLUMN,
     MAP_MODES,
     PHASE,
@@ -34,7 +32,7 @@ from .hopper import (
     ROW,
     ROW_BYTES,
     STAGE,
-    TILE_K,
+    STEP_BYTES,
     TILE_M,
     UNIT,
     WARP,
@@ -48,9 +46,10 @@ from .hopper import (
     start,
     step,
 )
+from .intrinsics import CHUNK_BYTES, item_bytes
 
 BARRIER_BYTES = ATOM_BYTES  # room for the barriers, which keeps the tiles aligned
-PTX_TYPES = {"float16": "f16", "bfloat16": "bf16"}
+PTX_TYPES = {"float16": "f16", "bfloat16": "bf16", "float32": "tf32"}
 
 
 @dataclass(frozen=True)
@@ -121,24 +120,28 @@ def gemm(dtype: str, layout: Layout, group: int, blocks: int) -> tirx.PrimFunc:
     """C[b, m, n] = act(sum_k A[b, m, k] B[b, k, n] + bias[n]) + residual[b, m, n], all extents symbolic.
 
     A is [batch, M, lda], or [batch, K, lda] if ``layout.a_t``; B is [batch, N, ldb], or [batch, K, ldb] if
-    ``layout.b_n``; dtype float16 or bfloat16. Tiles of C go in columns of ``group`` tiles, so that blocks that run at
-    the same time share rows of A and columns of B in L2. At most ``blocks`` blocks are launched (0: one a tile), which
-    take tile after tile while the producer already loads for the next. A cluster walks as one block does, with tiles
-    that are as much higher; where M ends in its midst, blocks beyond have tiles of zeros, of which nothing is stored.
+    ``layout.b_n``; dtype float16, bfloat16, or, where both are along K, float32, which TMA rounds to TF32. Tiles of C
+    go in columns of ``group`` tiles, so that blocks that run at the same time share rows of A and columns of B in L2.
+    At most ``blocks`` blocks are launched (0: one a tile), which take tile after tile while the producer already loads
+    for the next. A cluster walks as one block does, with tiles that are as much higher; where M ends in its midst,
+    blocks beyond have tiles of zeros, of which nothing is stored.
     """
     L, a_t, b_n, cluster = layout, layout.a_t, layout.b_n, layout.cluster
     block_m, block_n, stages, chunk, pitch = L.block_m, L.block_n, L.stages, L.chunk, L.pitch
-    a_size, b_size = L.a_bytes // BYTES, L.b_bytes // BYTES
-    a_first, b_first = BARRIER_BYTES // BYTES, (BARRIER_BYTES + stages * L.a_bytes) // BYTES
-    narrow = TILE_M * BLOCK_K  # elements of 64 rows or columns of a tile
-    a_units, b_units, narrow_units = L.a_bytes // UNIT, L.b_bytes // UNIT, narrow * BYTES // UNIT
-    multiply = f"wgmma.mma_async.sync.aligned.m64n{block_n}k16.f32.{PTX_TYPES[dtype]}.{PTX_TYPES[dtype]}"
-    a_word, b_word = descriptor(UNIT), descriptor(BLOCK_K * ROW_BYTES if b_n else UNIT)
-    a_box, b_box = ([TILE_M, BLOCK_K] if t else [BLOCK_K, rows] for t, rows in ((a_t, block_m), (b_n, L.part_n)))
+    item, kind = item_bytes(dtype), PTX_TYPES[dtype]
+    block_k, width = ROW_BYTES // item, CHUNK_BYTES // item  # width: columns of C that a thread stores at once
+    a_size, b_size = L.a_bytes // item, L.b_bytes // item
+    a_first, b_first = BARRIER_BYTES // item, (BARRIER_BYTES + stages * L.a_bytes) // item
+    narrow = TILE_M * block_k  # elements of 64 rows or columns of a tile
+    a_units, b_units, narrow_units = L.a_bytes // UNIT, L.b_bytes // UNIT, narrow * item // UNIT
+    multiply = f"wgmma.mma_async.sync.aligned.m64n{block_n}k{STEP_BYTES // item}.f32.{kind}.{kind}"
+    map_type, ways = (kind, []) if kind == "tf32" else (dtype, [int(a_t), int(b_n)])
+    a_word, b_word = descriptor(UNIT), descriptor(block_k * ROW_BYTES if b_n else UNIT)
+    a_box, b_box = ([TILE_M, block_k] if t else [block_k, rows] for t, rows in ((a_t, block_m), (b_n, L.part_n)))
     walk_m = cluster * block_m  # rows of C that a cluster has
     given, wanted = REGISTERS[L.consumers]
     accumulators, warps = L.accumulators, 4 * L.consumers
-    vectors = chunk // VECTOR  # of 8 columns, that a row of staged columns has
+    vectors = chunk // width  # that a row of staged columns has
     rows_at_once, parts = WARP // vectors, block_n // chunk
 
     def pick(condition: bool, yes: Any, no: Any) -> Any:
@@ -165,18 +168,18 @@ def gemm(dtype: str, layout: Layout, group: int, blocks: int) -> tirx.PrimFunc:
         # An extent of a map is at least 1. Where one is 0, nothing is loaded.
         a_map: T.let[T.handle("tensormap")] = T.tvm_stack_alloca("tensormap", 1)
         T.call_packed(
-            "runtime.cuTensorMapEncodeTiled", a_map, dtype, 3, A.data,
+            "runtime.cuTensorMapEncodeTiled", a_map, map_type, 3, A.data,
             T.max(pick(a_t, M, K), 1), T.max(pick(a_t, K, M), 1), T.max(batch, 1),
-            T.Cast("int64", lda) * T.int64(BYTES),
-            T.Cast("int64", T.max(pick(a_t, K, M), 1)) * T.Cast("int64", lda) * T.int64(BYTES),
+            T.Cast("int64", lda) * T.int64(item),
+            T.Cast("int64", T.max(pick(a_t, K, M), 1)) * T.Cast("int64", lda) * T.int64(item),
             *a_box, 1, 1, 1, 1, *MAP_MODES,
         )
         b_map: T.let[T.handle("tensormap")] = T.tvm_stack_alloca("tensormap", 1)
         T.call_packed(
-            "runtime.cuTensorMapEncodeTiled", b_map, dtype, 3, B.data,
+            "runtime.cuTensorMapEncodeTiled", b_map, map_type, 3, B.data,
             T.max(pick(b_n, N, K), 1), T.max(pick(b_n, K, N), 1), T.max(batch, 1),
-            T.Cast("int64", ldb) * T.int64(BYTES),
-            T.Cast("int64", T.max(pick(b_n, K, N), 1)) * T.Cast("int64", ldb) * T.int64(BYTES),
+            T.Cast("int64", ldb) * T.int64(item),
+            T.Cast("int64", T.max(pick(b_n, K, N), 1)) * T.Cast("int64", ldb) * T.int64(item),
             *b_box, 1, 1, 1, 1, *MAP_MODES,
         )
         T.device_entry()
@@ -202,7 +205,7 @@ def gemm(dtype: str, layout: Layout, group: int, blocks: int) -> tirx.PrimFunc:
         tiles[2] = batch * tiles[0] * tiles[1]
         ring[STAGE] = 0
         ring[PHASE] = 0
-        steps: T.int32 = T.truncdiv(K + (BLOCK_K - 1), BLOCK_K)
+        steps: T.int32 = T.truncdiv(K + (block_k - 1), block_k)
         tile: T.int32 = T.truncdiv(block, cluster)
         if cluster > 1:
             tiles[RANK] = rank
@@ -233,18 +236,18 @@ def gemm(dtype: str, layout: Layout, group: int, blocks: int) -> tirx.PrimFunc:
                         )
                         load(
                             As, ring[STAGE] * a_size, a_map, a_t, block_m // TILE_M,
-                            k * BLOCK_K, place[ROW], place[BATCH], full[ring[STAGE]],
+                            k * block_k, place[ROW], place[BATCH], full[ring[STAGE]],
                         )
                         if cluster > 1:
                             load(
-                                Bs, ring[STAGE] * b_size + tiles[RANK] * (L.part_n * BLOCK_K), b_map, b_n,
-                                L.part_n // TILE_M, k * BLOCK_K, place[COLUMN] + tiles[RANK] * L.part_n, place[BATCH],
+                                Bs, ring[STAGE] * b_size + tiles[RANK] * (L.part_n * block_k), b_map, b_n,
+                                L.part_n // TILE_M, k * block_k, place[COLUMN] + tiles[RANK] * L.part_n, place[BATCH],
                                 full[ring[STAGE]], (1 << cluster) - 1,
                             )
                         else:
                             load(
                                 Bs, ring[STAGE] * b_size, b_map, b_n, block_n // TILE_M,
-                                k * BLOCK_K, place[COLUMN], place[BATCH], full[ring[STAGE]],
+                                k * block_k, place[COLUMN], place[BATCH], full[ring[STAGE]],
                             )
                         advance(ring, stages)
                     tile = tile + at_most(tiles[2])
@@ -252,8 +255,8 @@ def gemm(dtype: str, layout: Layout, group: int, blocks: int) -> tirx.PrimFunc:
             if given > 0:
                 T.ptx["setmaxnreg.inc.sync.aligned.u32"](wanted)
             sums = T.alloc_buffer((accumulators,), "float32", scope="local")
-            values = T.alloc_buffer((VECTOR,), "float32", scope="local")
-            halves = T.alloc_buffer((VECTOR,), dtype, scope="local")
+            values = T.alloc_buffer((width,), "float32", scope="local")
+            halves = T.alloc_buffer((width,), dtype, scope="local")
             # The same in all lanes of a warp, which the compiler is told by the shuffle: descriptors are uniform.
             consumer: T.int32 = T.cuda.__shfl_sync(T.uint32(0xFFFFFFFF), thread // WARPGROUP, 0, WARP) - 1
             lane: T.int32 = thread % WARP
@@ -280,13 +283,13 @@ def gemm(dtype: str, layout: Layout, group: int, blocks: int) -> tirx.PrimFunc:
                 for k in T.serial(0, steps):
                     T.cuda.mbarrier_wait(T.address_of(full[ring[STAGE]]), ring[PHASE])
                     T.ptx.wgmma.fence.sync.aligned()
-                    for kk in T.unroll(BLOCK_K // TILE_K):
+                    for kk in T.unroll(ROW_BYTES // STEP_BYTES):
                         for i in T.unroll(L.tiles):
                             T.ptx[multiply](
                                 *[sums[i * (block_n // 2) + j] for j in range(block_n // 2)],
                                 a_start + T.Cast("uint64", ring[STAGE] * a_units + i * narrow_units + kk * step(a_t)),
                                 b_start + T.Cast("uint64", ring[STAGE] * b_units + kk * step(b_n)),
-                                T.bool(True), 1, 1, int(a_t), int(b_n),
+                                T.bool(True), 1, 1, *ways,
                             )
                     T.ptx.wgmma.commit_group.sync.aligned()
                     T.ptx.wgmma.wait_group.sync.aligned(1)
@@ -311,23 +314,23 @@ def gemm(dtype: str, layout: Layout, group: int, blocks: int) -> tirx.PrimFunc:
                     T.cuda.warp_sync()
                     for i in T.serial(0, 16 // rows_at_once):
                         row = i * rows_at_once + T.truncdiv(lane, vectors)
-                        for half in T.unroll(2):
+                        for four in T.unroll(width // 4):
                             for e in T.vectorized(4):
-                                values[half * 4 + e] = Cs[
-                                    own + row * pitch + T.truncmod(lane, vectors) * VECTOR + half * 4 + e
+                                values[four * 4 + e] = Cs[
+                                    own + row * pitch + T.truncmod(lane, vectors) * width + four * 4 + e
                                 ]
                         row = place[ROW] + rows + T.truncdiv(part, parts) * TILE_M + row
-                        # In vectors of 8, so that TVM sees that the accesses are aligned.
+                        # In vectors, so that TVM sees that the accesses are aligned.
                         column = (
-                            T.truncdiv(place[COLUMN], VECTOR) + T.truncmod(part, parts) * vectors
+                            T.truncdiv(place[COLUMN], width) + T.truncmod(part, parts) * vectors
                             + T.truncmod(lane, vectors)
                         )
-                        at = T.Cast("int64", place[BATCH] * M + row) * T.Cast("int64", T.truncdiv(N, VECTOR))
+                        at = T.Cast("int64", place[BATCH] * M + row) * T.Cast("int64", T.truncdiv(N, width))
                         at = at + T.Cast("int64", column)
-                        if T.bitwise_and(row < M, column * VECTOR < N):
+                        if T.bitwise_and(row < M, column * width < N):
                             finish(
                                 values, halves, C, bias, residual,
-                                at * T.int64(VECTOR), column * VECTOR, activation, flags,
+                                at * T.int64(width), column * width, activation, flags,
                             )
                     T.cuda.warp_sync()
                 tile = tile + at_most(tiles[2])

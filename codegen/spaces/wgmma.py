@@ -10,19 +10,18 @@ from collections.abc import Sequence
 
 from tvm import tirx
 
-from ..cuda.hopper import ATOM_BYTES, BLOCK_K, BYTES, REGISTERS, ROW_BYTES, TILE_M, WARPGROUP
+from ..cuda.hopper import ATOM_BYTES, COLUMNS, REGISTERS, ROW_BYTES, TILE_M, WARPGROUP
+from ..cuda.intrinsics import CHUNK_BYTES, item_bytes
 from ..cuda.kernel import DeviceKernel
 from ..cuda.plan import gemm_plan_size
-from ..cuda.wgmma import PTX_TYPES, gemm, layout_of
+from ..cuda.wgmma import gemm, layout_of
 from ..errors import CodegenError
 from ..target import GpuTarget
 from ..workload import Workload
 from .constraints import AtMost, Choice, Constraint, Relation
+from .device_gemm import BUFFERS, SIZES, is_half, is_tf32
 from .space import Knob
 
-BUFFERS = ("A", "B", "C", "bias", "residual")
-SIZES = ("batch", "M", "N", "K", "lda", "ldb", "activation", "flags")
-VECTOR = 8  # elements that one access moves
 # Registers of a consumer thread besides its accumulators: descriptors, indices, the values of the epilogue. With 40 one
 # of ptxas' outputs had a spill. And those that it wants for one wgmma within what a thread has at launch.
 OTHER_REGISTERS, LAUNCH_REGISTERS = 48, 26
@@ -32,11 +31,11 @@ ATOM_ROWS = ATOM_BYTES // ROW_BYTES
 
 
 def serves(workload: Workload, target: GpuTarget) -> bool:
-    """Whether there is such a space: 16-bit matmul for any number of rows, on sm_90a."""
+    """Whether there is such a space: matmul for any number of rows, on sm_90a. TF32 must be contiguous along K."""
     attrs = workload.attrs
-    return (
-        target.name == "sm_90a" and workload.op == "matmul" and workload.dtype in PTX_TYPES and set(attrs) == {"a", "b"}
-    )
+    if target.name != "sm_90a" or "rows" in attrs:
+        return False
+    return is_half(workload) or (is_tf32(workload) and (attrs["a"], attrs["b"]) == ("n", "t"))
 
 
 class WgmmaSpace:
@@ -87,12 +86,12 @@ class WgmmaSpace:
             Relation(
                 "a box of a row-major B has 64 columns, which fill the swizzle's 128 bytes",
                 ("block_n",),
-                lambda c: not self.b_n or c["block_n"] % (ROW_BYTES // BYTES) == 0,
+                lambda c: not self.b_n or c["block_n"] % COLUMNS == 0,
             ),
             Relation(
                 "each block of a cluster loads whole boxes of B, or whole atoms of the swizzle",
                 ("block_n", "cluster"),
-                lambda c: c["block_n"] % (c["cluster"] * (ROW_BYTES // BYTES if self.b_n else ATOM_ROWS)) == 0,
+                lambda c: c["block_n"] % (c["cluster"] * (COLUMNS if self.b_n else ATOM_ROWS)) == 0,
             ),
             Relation(
                 "the tile's columns are whole chunks", ("block_n", "chunk"), lambda c: c["block_n"] % c["chunk"] == 0
@@ -102,9 +101,9 @@ class WgmmaSpace:
     def default(self) -> dict[str, int]:
         """128 x 256 with four stages, which has the most arithmetic for each byte of shared memory.
 
-        In clusters of two: such a tile takes 1024 clocks for each BLOCK_K, and 48 KiB from L2 without sharing, which is
-        48 bytes a clock for each of 132 multiprocessors, 6336 in all; with it 32 and 4224. L2 gives 5120 on A100, and
-        no more is published for H100. Where M is one row of tiles, half of the blocks have nothing to store.
+        In clusters of two: such a tile takes 1024 clocks for each ROW_BYTES of K, and 48 KiB from L2 without sharing,
+        which is 48 bytes a clock for each of 132 multiprocessors, 6336 in all; with it 32 and 4224. L2 gives 5120 on
+        A100, and no more is published for H100. Where M is one row of tiles, half of the blocks have nothing to store.
         """
         return {
             "consumers": 2,
@@ -125,13 +124,14 @@ class WgmmaSpace:
         """What the driver binds."""
         layout = layout_of(choice, self.a_t, self.b_n)
         return {
-            "align": VECTOR,
+            "align": CHUNK_BYTES // item_bytes(self.workload.dtype),
             "layout_a": int(self.a_t),
             "layout_b": int(not self.b_n),
             "rows": 0,
+            "tf32": int(is_tf32(self.workload)),
             "block_m": layout.block_m,
             "block_n": layout.block_n,
-            "block_k": BLOCK_K,
+            "block_k": ROW_BYTES // item_bytes(self.workload.dtype),
             "stages": layout.stages,
             "split_k": 1,
             "threads": layout.threads,

@@ -114,21 +114,22 @@ def _registers(i: Instruction) -> str:
     return f"emulator::set_registers({_flag(i.parts[1] == 'inc')}, {i.operands[0]}, {i.line});"
 
 
-@instruction(r"wgmma\.mma_async\.sync\.aligned\.m64n\d+k16\.f32\.(f16\.f16|bf16\.bf16)")
+@instruction(r"wgmma\.mma_async\.sync\.aligned\.m64n\d+k(16\.f32\.(f16\.f16|bf16\.bf16)|8\.f32\.tf32\.tf32)")
 def _multiply(i: Instruction) -> str:
-    n = int(re.fullmatch(r"m64n(\d+)k16", i.parts[4])[1])  # type: ignore[index]
+    n = int(re.fullmatch(r"m64n(\d+)k\d+", i.parts[4])[1])  # type: ignore[index]
     sums, a, b, keep, *scales = i.operands
-    if a.items or len(scales) != 4:
+    # TF32 is K-major: no operand says otherwise.
+    if a.items or len(scales) != (2 if i.parts[6] == "tf32" else 4):
         raise CodegenError(
             f"{i.opcode} is known to the emulator only with both operands in shared memory (line {i.line})"
         )
     if len(sums.items) != n // 2:
         raise CodegenError(f"{i.opcode} has {len(sums.items)} accumulators (line {i.line})")
     places = ", ".join(f"&{r}" for r in sums.items)
-    bfloat16 = _flag(i.parts[6] == "bf16")
+    kind = f"emulator::Type::{i.parts[6]}"
     rest = ", ".join([str(s) for s in scales[:2]] + [f"({s}) != 0" for s in scales[2:]])
     return (
-        f"emulator::Multiply m = {{{{{places}}}, {a}, {b}, {n}, {bfloat16}, static_cast<bool>({keep}), {rest}}}; "
+        f"emulator::Multiply m = {{{{{places}}}, {a}, {b}, {n}, {kind}, static_cast<bool>({keep}), {rest}}}; "
         f"emulator::wgmma(m, {i.line});"
     )
 

@@ -13,4 +13,5 @@ SMALL = {"consumers": 1, "tiles": 1, "block_n": 64, "stages": 2, "group": 2, "pe
 
 def space_of(dtype="float16", a="n", b="t", multiprocessors=2):
     target = dataclasses.replace(find_gpu("sm_90a"), multiprocessors=multiprocessors)
-    return spaces.find(Workload.parse(f"matmul({dtype};M=*,N=*,K=*;a={a},b={b})"), target, "wgmma")
+    tf32 = ",tf32=1" if dtype == "float32" else ""
+    return spaces.find(Workload.parse(f"matmul({dtype};M=*,N=*,K=*;a={a},b={b}{tf32})"), target, "wgmma")

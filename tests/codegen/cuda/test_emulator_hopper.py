@@ -107,6 +107,18 @@ def test_a_box_lands_swizzled_with_zeros_out_of_bounds(tmp_path, mode, columns, 
     assert np.array_equal(out.reshape(-1, 8), swizzled)
 
 
+def test_a_box_of_tf32_is_rounded_on_its_way(tmp_path):
+    """To nearest, ties away from zero; infinity and NaN stay."""
+    text = TMA.replace("uint16_t", "uint32_t").replace("* 2}}", "* 4}}").replace("TYPE_UINT16", "TYPE_TFLOAT32")
+    text = text.format(helpers=HELPERS, bulk=_BULK, mode=0, columns=8, rows=1, offset=0, bytes=32)
+    source = np.array([0x3F801000, 0xBF803000, 0x3F800FFF, 0x7F800000, 0x7FFFFFFF, 0xC0490FDB, 1, 0x3FFFF000], "uint32")
+    out = np.zeros(8, "uint32")
+    emulated = emulator.Emulated(emulator.compile(text, tmp_path), "sm_90a")
+    emulated.launch("it", [source, out], [0, 0, 8, 1, 8])
+    expected = [0x3F802000, 0xBF804000, 0x3F800000, 0x7F800000, 0x7FFFFFFF, 0xC0490000, 0, 0x40000000]
+    assert [hex(x) for x in out] == [hex(x) for x in expected]
+
+
 @pytest.mark.parametrize(
     ("about", "said"),
     [
@@ -177,6 +189,23 @@ def test_wgmma_without_a_swizzle(tmp_path, a_t, b_t, keep):
     run(tmp_path, body, [memory.view(np.uint16), out], types, before=HELPERS, block=128, shared=8192)
     exact = a.astype(np.float64) @ b.astype(np.float64).T + 100 * keep
     assert np.abs(out - exact).max() < 1e-4
+
+
+def test_wgmma_of_tf32_reads_19_bits(tmp_path):
+    """K-major, 8 deep: rows of 4 elements, the second 4 of K 128 and 512 bytes away."""
+    rng = np.random.default_rng(3)
+    a, b = (rng.standard_normal(shape).astype("float32").view("uint32") | 0x1FFF for shape in ((64, 8), (8, 8)))
+    memory = np.zeros(2048, "uint32")
+    for matrix, leading, stride, base in ((a, 128, 256, 0), (b, 512, 1024, 4096)):
+        for i, k in np.ndindex(matrix.shape):
+            memory[(base + i // 8 * stride + k // 4 * leading + i % 8 * 16 + k % 4 * 4) // 4] = matrix[i, k]
+    body = _GEMM.replace("k16.f32.bf16.bf16", "k8.f32.tf32.tf32").replace(", {a_t}, {b_t};", ";")
+    body = body.format(a=_word(128, 256), b=_word(512, 1024), keep=1)
+    out = np.zeros((64, 8), np.float32)
+    types = ["uint16_t", "float"]
+    run(tmp_path, body, [memory.view(np.uint16), out], types, before=HELPERS, block=128, shared=8192)
+    x, y = ((m & np.uint32(0xFFFFE000)).view("float32").astype(np.float64) for m in (a, b))
+    assert np.abs(out - (x @ y.T + 100)).max() < 2e-5
 
 
 _MULTIPLY = _GEMM.format(a=_word(128, 256), b=_word(512, 1024), keep=1, a_t=0, b_t=0)

@@ -44,6 +44,16 @@ def test_shipped_kernels_are_right(dtype, a, b, tmp_path):
     kernel.check(Case(8, 8, 8, batch=2, activation=2, flags=BIAS | RESIDUAL))
 
 
+def test_the_shipped_kernel_of_tf32_is_right(tmp_path):
+    """Of float32 that TMA rounds to nearest; both extents along memory are multiples of 4."""
+    space = space_of("float32", multiprocessors=4)
+    kernel = Kernel(space, space.default(), tmp_path, "sm_90a")
+    kernel.check(Case(131, 268, 164, beyond_a=4, beyond_b=8))
+    kernel.check(Case(8, 4, 4, batch=2, activation=2, flags=BIAS | RESIDUAL))
+    params = space.params(space.default())
+    assert (params["align"], params["tf32"], params["block_k"]) == (4, 1, 32)
+
+
 @pytest.mark.parametrize(("a", "b"), [*LAYOUTS, ("t", "t")])
 @pytest.mark.parametrize(
     ("m", "n", "k"),
@@ -163,9 +173,10 @@ def test_the_descriptor_is_the_isas():
 
 
 def test_hopper_has_it_by_default_but_for_few_rows():
-    half = [w for w in ops.device_workloads("matmul") if w.dtype != "float32"]
-    names = {w.attrs.get("rows"): spaces.find(w, HOPPER).name for w in half}
-    assert names == {None: "wgmma", "64": "mma_sync"}
+    for w in ops.device_workloads("matmul"):
+        # Of TF32 operands wgmma takes what is contiguous along K.
+        across = w.dtype == "float32" and (w.attrs["a"], w.attrs["b"]) != ("n", "t")
+        assert spaces.find(w, HOPPER).name == ("mma_sync" if across or "rows" in w.attrs else "wgmma")
 
 
 @pytest.mark.parametrize(
@@ -173,6 +184,7 @@ def test_hopper_has_it_by_default_but_for_few_rows():
     [
         ("matmul(float16;M=*,N=*,K=*;a=n,b=t,rows=64)", "sm_90a"),
         ("matmul(float32;M=*,N=*,K=*;a=n,b=t)", "sm_90a"),
+        ("matmul(float32;M=*,N=*,K=*;a=n,b=n,tf32=1)", "sm_90a"),
         ("matmul(float16;M=*,N=*,K=*;a=n,b=t)", "sm_80"),
     ],
 )

@@ -49,6 +49,9 @@ inline uint16_t bfloat16_bits(double value) {
   }
   return bfloat16_bits(f);
 }
+// To TF32: to nearest, ties away from zero; infinity and NaN stay.
+inline uint32_t tf32_bits(uint32_t u) { return (u & 0x7f800000) == 0x7f800000 ? u : (u + 0x1000) & 0xffffe000; }
+
 inline float bfloat16_value(uint16_t bits) { return bits_float(static_cast<uint32_t>(bits) << 16); }
 
 }  // namespace emulator

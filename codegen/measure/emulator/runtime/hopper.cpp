@@ -4,6 +4,7 @@
 
 #include <map>
 
+#include "half.h"
 #include "hopper_layout.h"
 #include "internal.h"
 
@@ -32,6 +33,7 @@ struct Map {
   uint64_t extents[5], strides[4];
   uint16_t box[5];
   uint8_t rank, element, span;
+  bool tf32;  // float32 in global memory is rounded on its way
 };
 static_assert(sizeof(Map) <= 128, "CUtensorMap has 128 bytes");
 constexpr uint64_t kMapMark = 0x70616d726f736e74;
@@ -90,6 +92,13 @@ void release_for(const Thread& by, Clock& to) {
   ++cluster.time[by.warp];
 }
 
+void round_to_tf32(char* element) {
+  uint32_t bits;
+  std::memcpy(&bits, element, 4);
+  bits = tf32_bits(bits);
+  std::memcpy(element, &bits, 4);
+}
+
 // The box goes to shared memory row by row, each unit of 16 bytes where the swizzle puts it; zeros out of bounds.
 void land(const Load& load) {
   const Map& m = load.map;
@@ -109,6 +118,7 @@ void land(const Load& load) {
       char* to = shared_pointer(swizzled(load.to + r * row + i * m.element, m.span));
       if (inside && at >= 0 && at < (int64_t)m.extents[0]) {
         std::memcpy(to, source + at * m.element, m.element);
+        if (m.tf32) round_to_tf32(to);
       } else {
         std::memset(to, 0, m.element);
       }
@@ -175,13 +185,14 @@ int encode(void* out, int type, uint32_t rank, void* base, const uint64_t* exten
            const uint32_t* box, const uint32_t* steps, int interleave, int swizzle, int, int fill) {
   constexpr int kInvalid = 1;
   constexpr uint8_t kBytes[] = {1, 2, 4, 4, 8, 8, 2, 4, 8, 2, 4, 4, 4};  // of CUtensorMapDataType, in its order
+  constexpr int kTf32 = 11;
   constexpr uint8_t kSpans[] = {16, 32, 64, 128};
   if (!out || (uintptr_t)out % 64 || (uintptr_t)base % 16 || rank < 1 || rank > 5) return kInvalid;
   if (type < 0 || type >= (int)sizeof kBytes || interleave != 0 || swizzle < 0 || swizzle > 3 || fill != 0)
     return kInvalid;
   Map m = {};
   m.mark = kMapMark, m.base = (const char*)base, m.rank = (uint8_t)rank, m.element = kBytes[type],
-  m.span = kSpans[swizzle];
+  m.span = kSpans[swizzle], m.tf32 = type == kTf32;
   for (uint32_t d = 0; d < rank; ++d) {
     if (extents[d] < 1 || extents[d] > 1ull << 32 || box[d] < 1 || box[d] > 256 || steps[d] != 1) return kInvalid;
     m.extents[d] = extents[d], m.box[d] = (uint16_t)box[d];

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "emulator.h"
+#include "instructions.h"
 
 #pragma GCC visibility push(hidden)
 namespace emulator {
@@ -25,12 +26,13 @@ void fence_async();
 
 void set_registers(bool more, uint32_t count, int line);
 
-// wgmma.mma_async of 64 x n x 16: `sums` are the addresses of this thread's n / 2 accumulators.
+// wgmma.mma_async of 64 x n x 16 (tf32: 8): `sums` are the addresses of this thread's n / 2 accumulators.
 struct Multiply {
   float* sums[128];
   uint64_t a, b;
   int n;
-  bool bfloat16, keep;  // keep: add to the sums
+  Type type;
+  bool keep;  // add to the sums
   int scale_a, scale_b;
   bool transposed_a, transposed_b;
 };

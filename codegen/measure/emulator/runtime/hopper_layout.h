@@ -30,14 +30,16 @@ inline Descriptor decoded(uint64_t bits) {
   return d;
 }
 
-// The address of the 16-bit element (i, k) of an operand, i along M or N. `transposed`: M or N is contiguous.
-inline uint32_t element_address(const Descriptor& d, bool transposed, uint32_t i, uint32_t k) {
+// The address of the element (i, k) of an operand, i along M or N, of 16 bits. `transposed`: M or N is contiguous.
+// Others are K-major, with a `size` in bytes.
+inline uint32_t element_address(const Descriptor& d, bool transposed, uint32_t i, uint32_t k, uint32_t size = 2) {
   const uint32_t units = d.span / 16;  // in a row of the swizzle's atom of 8 rows
   uint32_t offset;
   if (!transposed) {
     // K-major: rows are span bytes apart, groups of 8 rows `stride`. Without a swizzle a core matrix is 8 rows of one
     // unit, and the second unit is `leading` away.
-    offset = i % 8 * d.span + i / 8 * d.stride + (d.span == 16 ? k / 8 * d.leading : k / 8 * 16) + k % 8 * 2;
+    const uint32_t unit = k * size / 16;
+    offset = i % 8 * d.span + i / 8 * d.stride + unit * (d.span == 16 ? d.leading : 16) + k * size % 16;
   } else if (d.span == 16) {
     // MN-major without a swizzle: the next unit along M or N is `stride` away, the next 8 columns of K `leading`.
     offset = i / 8 * d.stride + k % 8 * 16 + k / 8 * d.leading + i % 8 * 2;

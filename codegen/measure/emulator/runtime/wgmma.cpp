@@ -3,6 +3,7 @@
 #include <cmath>
 #include <memory>
 
+#include "half.h"
 #include "hopper.h"
 #include "hopper_layout.h"
 #include "internal.h"
@@ -11,8 +12,8 @@ namespace emulator {
 
 namespace {
 
-constexpr int kRows = 16;  // of the 64 that a warp computes
-constexpr int kDepth = 16;
+constexpr int kRows = 16;   // of the 64 that a warp computes
+constexpr int kBytes = 32;  // of a row along K: 16 elements of 16 bits, 8 of TF32
 
 // The accumulators of a warp that multiplications under way have: where they are, and what is in them.
 struct Sums {
@@ -41,62 +42,53 @@ void begin() {
 }
 const bool known = (on_cluster(begin), true);
 
-float half_to_float(uint16_t bits) {
-  const int exponent = bits >> 10 & 31, fraction = bits & 1023;
-  float out;
-  if (exponent == 31) {
-    out = fraction ? NAN : INFINITY;
-  } else {
-    out = exponent ? std::ldexp(1024.0f + (float)fraction, exponent - 25) : std::ldexp((float)fraction, -24);
+float to_float(const char* memory, Type type) {
+  if (type == Type::tf32) {
+    uint32_t bits;
+    std::memcpy(&bits, memory, 4);
+    return bits_float(bits & 0xffffe000);  // the tensor core reads 19 bits
   }
-  return bits >> 15 ? -out : out;
-}
-
-float to_float(uint16_t bits, bool bfloat16) {
   static const std::vector<float> halves = [] {
     std::vector<float> all(1 << 16);
-    for (uint32_t i = 0; i < all.size(); ++i) all[i] = half_to_float((uint16_t)i);
+    for (uint32_t i = 0; i < all.size(); ++i) all[i] = half_value((uint16_t)i);
     return all;
   }();
-  if (!bfloat16) return halves[bits];
-  const uint32_t wide = (uint32_t)bits << 16;
-  float out;
-  std::memcpy(&out, &wide, 4);
-  return out;
+  uint16_t bits;
+  std::memcpy(&bits, memory, 2);
+  return type == Type::f16 ? halves[bits] : bfloat16_value(bits);
 }
 
-// One operand's rows from `first` on, [rows][16], read as the descriptor says.
-void gather(const Thread& by, uint64_t bits, bool transposed, bool bfloat16, int first, int rows, int line,
-            float* out) {
+// One operand's rows from `first` on, [rows][16 or 8], read as the descriptor says.
+void gather(const Thread& by, uint64_t bits, bool transposed, Type type, int first, int rows, int line, float* out) {
   const Descriptor d = decoded(bits);
   if (d.base_offset) fail("gives wgmma (line %d) a descriptor with a base offset, which is not emulated", line);
+  const int size = type == Type::tf32 ? 4 : 2, depth = kBytes / size, unit = 16 / size;
   for (int i = 0; i < rows; ++i) {
-    for (int k = 0; k < kDepth; ++k) {
-      uint32_t address = element_address(d, transposed, (uint32_t)(first + i), (uint32_t)k);
-      if (address < kSharedBase || address + 2 > kSharedLimit) {
+    for (int k = 0; k < depth; ++k) {
+      uint32_t address = element_address(d, transposed, (uint32_t)(first + i), (uint32_t)k, (uint32_t)size);
+      if (address < kSharedBase || address + (uint32_t)size > kSharedLimit) {
         fail("gives wgmma (line %d) a descriptor that leads to shared address %u, which is out of bounds", line,
              address);
       }
       address |= (uint32_t)by.rank << kRankShift;  // in the block, whose rank a descriptor has no room for
       const char* memory = shared_pointer(address);
-      // Units of 16 bytes hold 8 neighbours along the contiguous extent.
-      if ((transposed ? i : k) % 8 == 0) {
+      // Units of 16 bytes hold neighbours along the contiguous extent.
+      if ((transposed ? i : k) % unit == 0) {
         check_read(by, memory, 16, 16, "wgmma");
         check_fenced(address, 16, "wgmma");
       }
-      uint16_t value;
-      std::memcpy(&value, memory, 2);
-      out[i * kDepth + k] = to_float(value, bfloat16);
+      out[i * depth + k] = to_float(memory, type);
     }
   }
 }
 
 void run(int number, Operation& operation) {
   const Multiply& m = operation.what;
-  static float a[kRows * kDepth], b[256 * kDepth];
+  static float a[kRows * kBytes / 2], b[256 * kBytes / 2];
+  const int depth = m.type == Type::tf32 ? kBytes / 4 : kBytes / 2;
   const Thread& by = thread(number, 0);
-  gather(by, m.a, m.transposed_a, m.bfloat16, number % 4 * kRows, kRows, operation.line, a);
-  gather(by, m.b, m.transposed_b, m.bfloat16, 0, m.n, operation.line, b);
+  gather(by, m.a, m.transposed_a, m.type, number % 4 * kRows, kRows, operation.line, a);
+  gather(by, m.b, m.transposed_b, m.type, 0, m.n, operation.line, b);
   const float sign = (float)(m.scale_a * m.scale_b);
   const int each = m.n / 2;
   for (int lane = 0; lane < kLanes; ++lane) {
@@ -104,7 +96,7 @@ void run(int number, Operation& operation) {
       uint32_t row, column;
       accumulator_place((uint32_t)lane, (uint32_t)j, &row, &column);
       float total = 0;
-      for (int k = 0; k < kDepth; ++k) total += a[row * kDepth + k] * b[column * kDepth + k];
+      for (int k = 0; k < depth; ++k) total += a[row * (uint32_t)depth + k] * b[column * (uint32_t)depth + k];
       float& sum = operation.sums->values[(size_t)(lane * each + j)];
       sum = (m.keep ? sum : 0.0f) + sign * total;
     }

@@ -108,10 +108,6 @@ void mma_sync(fragment<accumulator, M, N, K, D>& d, const fragment<matrix_a, M, 
                           std::is_same_v<C, __half>, line);
 }
 
-inline float __float_to_tf32(float f) {
-  const uint32_t u = emulator::float_bits(f);
-  if ((u & 0x7f800000) == 0x7f800000) return f;
-  return emulator::bits_float((u + 0x1000) & 0xffffe000);  // to nearest, ties away from zero
-}
+inline float __float_to_tf32(float f) { return emulator::bits_float(emulator::tf32_bits(emulator::float_bits(f))); }
 
 }  // namespace nvcuda::wmma
