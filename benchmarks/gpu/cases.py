@@ -14,6 +14,7 @@ from torch import Tensor
 
 from benchmarks.gpu.devices import Device
 from codegen import ops
+from codegen.cuda.reduce_cut import ReduceShape, launch_sizes
 from codegen.measure.device_files import DeviceRequest, Point
 from codegen.workload import Workload
 
@@ -35,6 +36,8 @@ HAS_BIAS, HAS_RESIDUAL = 1, 2
 ROUNDING = {"float32": 2.0**-20, "tf32": 2.0**-10, "float16": 2.0**-11, "bfloat16": 2.0**-9}
 #: Rows of a row program that are checked, and their lengths.
 ROWS_CHECKED = ((1, 2), (3, 5), (7, 67), (4, 128), (33, 1000), (2, 8200), (130, 257))
+#: Reductions that are checked: outer, n, inner. Rows along memory and across, whole and in pieces.
+REDUCTIONS_CHECKED = ((1, 2, 1), (70, 7, 1), (33, 1000, 1), (2, 40001, 1), (3, 9, 70), (2, 1000, 8), (1, 3000, 264))
 #: Elements that are made afresh; longer inputs repeat them, which takes less time.
 DISTINCT = 1 << 22
 #: Elements on either side of a result that no kernel may write to.
@@ -87,14 +90,14 @@ def rounding(request: DeviceRequest, result: Tensor) -> float:
 
 def problem(request: DeviceRequest, point: Point, seed: int, device: Device) -> Problem:
     """The problem of a request at a point."""
-    make = _gemm if request.driver == "cuda_gemm" else _rows
+    make = {"cuda_gemm": _gemm, "cuda_reduce": _reduce}.get(request.driver, _rows)
     return make(request, Workload.parse(request.workload), point, seed, device)
 
 
 def checks(request: DeviceRequest) -> list[Point]:
     """Where the numbers are checked: ragged sizes around the kernel's blocks, and every epilogue."""
     workload = Workload.parse(request.workload)
-    make = _gemm_checks if request.driver == "cuda_gemm" else _rows_checks
+    make = {"cuda_gemm": _gemm_checks, "cuda_reduce": _reduce_checks}.get(request.driver, _rows_checks)
     return list(make(request, workload))
 
 
@@ -245,3 +248,37 @@ def _rows_checks(request: DeviceRequest, workload: Workload) -> Iterator[Point]:
     shapes = ROWS_CHECKED if static is None else tuple((m, static) for m in (1, 3, 33))
     for m, n in shapes:
         yield Point({"M": m, "N": n} if "M" in workload.dims else {"N": m * n})
+
+
+# -- cuda_reduce ---------------------------------------------------------------------------------------------------
+
+
+def _reduce(request: DeviceRequest, workload: Workload, point: Point, seed: int, device: Device) -> Problem:
+    """``sizes``: M around, N reduced, inner behind."""
+    operator: Any = ops.load(workload.op)
+    outer, n, inner = (point.sizes[name] for name in ("M", "N", "inner"))
+    (array,) = _repeated(workload, (("M", outer * inner), ("N", n)), seed)
+    x = torch.from_numpy(array).to(device.where).to(DTYPES[workload.dtype]).view(outer, n, inner)
+    result = torch.int64 if operator.indexed else x.dtype
+    y, around = _output((outer, inner), result, device)
+    shape = ReduceShape(**{name: request.params[name] for name in ReduceShape.__dataclass_fields__})
+    _, divisor, _ = operator.arguments({"N": n})
+    return Problem(
+        point,
+        [x, y],
+        launch_sizes(shape, outer, n, inner),
+        [float(divisor)],
+        [y],
+        [around],
+        lambda: operator.aten(x),
+        lambda: operator.aten(x.double()),
+        operator.aten,
+        (x,),
+        0,
+        x.numel() * x.element_size() + y.numel() * y.element_size(),
+    )
+
+
+def _reduce_checks(request: DeviceRequest, workload: Workload) -> Iterator[Point]:
+    for outer, n, inner in REDUCTIONS_CHECKED:
+        yield Point({"M": outer, "N": n, "inner": inner})

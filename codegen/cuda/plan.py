@@ -50,3 +50,13 @@ def rows_plan_bucket(by_size: bool, rows: int, n: int) -> int:
     """The bucket of [rows, n]: ``plan[n][rows * n]``, or ``plan[rows * n]`` by size alone."""
     size = _index(ELEMENTS, rows * n)
     return size if by_size else _index(LENGTHS, n) * (len(ELEMENTS) + 1) + size
+
+
+def reduce_plan_size() -> int:
+    """How many buckets the plan of a ``cuda_reduce`` kernel has."""
+    return 2 * rows_plan_size(False)
+
+
+def reduce_plan_bucket(outer: int, n: int, inner: int) -> int:
+    """The bucket of [outer, n, inner]: ``plan[across][n][outer * n * inner]``."""
+    return int(inner > 1) * rows_plan_size(False) + rows_plan_bucket(False, outer * inner, n)

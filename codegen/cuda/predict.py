@@ -11,7 +11,8 @@ limits a kernel, and which kernels to time first. Of a launch it takes the longe
 
 A product's instructions are those of its main loop (the smallest that holds most of the matrix instructions), by how
 often it must run for the tiles of the grid; blocks come in waves of as many as registers, shared memory and threads
-allow on a multiprocessor. Of another kernel all instructions count by the bytes of global memory that they come with.
+allow on a multiprocessor. Of another kernel all instructions count by the bytes of global memory that they come with;
+of a reduction those of the kernel that reads its rows, and one launch more where their pieces are joined.
 
 Rates are NVIDIA's: CUDA C++ Programming Guide, "Throughput of Native Arithmetic Instructions", and the architectures'
 white papers.
@@ -30,6 +31,7 @@ from ..target import GpuTarget
 from . import expressions
 from .host import Launch
 from .lower import DeviceSource
+from .reduce_cut import SIZES, ReduceShape, launch_sizes
 
 if TYPE_CHECKING:
     from ..export.pack import PackKernel
@@ -94,18 +96,30 @@ def predict(
     for one in sizes:
         flops, moved = _work(kernel, one)
         memory = moved / (target.bandwidth * 1e9)
-        times = {"launch": _LAUNCH * len(source.launches), "memory": memory}
-        for launch in source.launches:
+        launches = _launches(kernel, source, one)
+        times = {"launch": _LAUNCH * len(launches), "memory": memory}
+        for launch in launches:
             body = instructions[launch.name]
             if _tensor_flops(body):
                 seconds, limit = _product(kernel, target, source, launch, usage[launch.name], body, one)
             else:
-                seconds, limit = _streaming(target, body, moved)
+                seconds, limit = _streaming(target, body, moved if launch is launches[0] else 0.0)
             times[limit] = times.get(limit, 0.0) + seconds
         limit = max(times, key=lambda name: times[name])
         seconds = times[limit] + (times["launch"] if limit != "launch" else 0.0)
         found.append(Prediction(one, seconds, limit, flops / seconds / 1e12, moved / seconds / 1e9))
     return found
+
+
+def _launches(kernel: PackKernel, source: DeviceSource, sizes: Mapping[str, int]) -> Sequence[Launch]:
+    """Those that have blocks; of a reduction that for rows along memory or across, and a join."""
+    if kernel.driver != "cuda_reduce":
+        return source.launches
+    shape = ReduceShape(**{name: kernel.params[name] for name in ReduceShape.__dataclass_fields__})
+    inner = sizes.get("inner", 1)
+    pieces = launch_sizes(shape, sizes["M"], sizes["N"], inner)[SIZES.index("pieces")]
+    along, across, join = source.launches
+    return [across if inner > 1 else along, *([join] if pieces > 1 else [])]
 
 
 def _element_bytes(dtype: str) -> int:
@@ -118,6 +132,9 @@ def _work(kernel: PackKernel, sizes: Mapping[str, int]) -> tuple[float, float]:
     if kernel.driver == "cuda_gemm":
         batch, m, n, k = (sizes.get(name, 1) for name in ("batch", "M", "N", "K"))
         return 2.0 * batch * m * n * k, float(item * batch * (m * k + k * n + m * n))
+    if kernel.driver == "cuda_reduce":
+        outer, n, inner = (sizes.get(name, 1) for name in ("M", "N", "inner"))
+        return 0.0, float(outer * inner * (n * kernel.params["bytes"] + kernel.params["result_bytes"]))
     # Of a row program: the operands that are rows (role 0); those of one row, or of one column, are small.
     rows = [i for i in range(kernel.params["operands"]) if kernel.params[f"role{i}"] == 0]
     return 0.0, float(sum(kernel.params[f"bytes{i}"] for i in rows) * math.prod(sizes.values()))

@@ -90,10 +90,10 @@ class Element:
         elif name in self.tiles.scratch:
             self.values[name] = self._scratch(name)
         elif name == "j":
-            place = self.vector * tirx.IntImm("int64", self.walk.vector) + self.i.astype("int64")
+            place = self.tiles.index(self.walk, self.vector, self.i)
             self.values[name] = self.a.value(place.astype("int32"))
         else:
-            return self.tiles.common(name)
+            return self.tiles.of_element(name, self.i)
         return self.values[name]
 
     def _load(self, name: str) -> Expr:

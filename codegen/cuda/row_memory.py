@@ -52,6 +52,12 @@ class Memory:
         self._made: dict[tuple[str, int, str, str], tirx.Buffer] = {}
         self.slots = Slots()
 
+    def adopt(self, name: str, buffer: tirx.Buffer, *, own: bool = False) -> None:
+        """An operand is this buffer; ``own``: the function's own, of which there are no other views."""
+        self._arguments[name] = buffer
+        elements = tirx.decl_buffer(buffer.shape, buffer.dtype, f"{name}_elements", data=buffer.data)
+        self._buffer[name] = buffer if own else elements
+
     @property
     def buffers(self) -> list[tirx.Buffer]:
         """The operands, in order."""
@@ -63,7 +69,8 @@ class Memory:
 
     def views(self) -> list[tuple[tirx.Buffer, tirx.Buffer]]:
         """Operands seen as elements and as words."""
-        return [(view, self._arguments[name]) for name, view in (*self._buffer.items(), *self._words.items())]
+        found = [(view, self._arguments[name]) for name, view in (*self._buffer.items(), *self._words.items())]
+        return [(view, buffer) for view, buffer in found if not view.same_as(buffer)]
 
     def buffers_made(self) -> list[tirx.Buffer]:
         """Of registers and of shared memory."""

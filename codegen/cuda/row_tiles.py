@@ -114,6 +114,10 @@ class Tiles(Memory):
             return self.params[self.program.params.index(name)]
         return self.scalars[name]
 
+    def of_element(self, name: str, i: Expr) -> Expr:
+        """The same to the ``i``-th element of a vector; all of them are of one row."""
+        return self.common(name)
+
     # -- tiles ---------------------------------------------------------------------------------------------------
 
     def accumulator(self, name: str, kind: str, walk: Walk) -> tirx.Buffer:
@@ -208,6 +212,10 @@ class Tiles(Memory):
     def place(self, name: str, walk: Walk, vector: Expr) -> Expr:
         """Where a vector of the current row is, in vectors."""
         return vector if self.operands[name].role == "vector" else self.row * walk.vectors + vector
+
+    def index(self, walk: Walk, vector: Expr, i: Expr) -> Expr:
+        """Which element of its row an element of a vector is."""
+        return vector * i64(walk.vector) + i.astype("int64")
 
     def _word_chunks(self, o: Operand, walk: Walk, k: Expr, vector: Expr) -> list[tuple[list[Expr], list[Expr]]]:
         """Where the widest loads of a vector are: in registers, in memory."""

@@ -92,6 +92,20 @@ class RowsKernel(Tiles):
             ) // threads
         return tirx.max(i64(1), tirx.min(i64(s.blocks), blocks)).astype("int32")
 
+    def share_out(self, a: Arithmetic, n: Expr) -> tuple[Expr, Expr]:
+        """The threads to groups, for rows of ``n`` elements. Returns the size of a group, and which of it this is."""
+        self.shift = a.bind(self.doublings(n))
+        self.group = (
+            i32(1 << int(self.shift))
+            if isinstance(self.shift, tirx.IntImm)
+            else a.bind(tirx.shift_left(i32(1), self.shift))
+        )
+        known = isinstance(self.group, tirx.IntImm)
+        self.several_warps = self.shape.threads > WARP and (not known or int(self.group) > WARP)
+        lane = a.bind(tirx.bitwise_and(self.thread, self.group - i32(1))).astype("int64")
+        self.leader = tirx.EQ(lane, i64(0))
+        return self.group.astype("int64"), lane
+
     # -- rows ----------------------------------------------------------------------------------------------------
 
     def all_rows(self, walk: Walk) -> tirx.Stmt:
@@ -190,16 +204,7 @@ class RowsKernel(Tiles):
         s = self.shape
         a = Arithmetic(self.slots)
         self.blocks = a.bind(self.grid())
-        self.shift = a.bind(self.doublings(self.n))
-        self.group = (
-            i32(1 << int(self.shift))
-            if isinstance(self.shift, tirx.IntImm)
-            else a.bind(tirx.shift_left(i32(1), self.shift))
-        )
-        self.several_warps = s.threads > WARP and (not isinstance(self.group, tirx.IntImm) or int(self.group) > WARP)
-        wide = self.group.astype("int64")
-        lane = a.bind(tirx.bitwise_and(self.thread, self.group - i32(1))).astype("int64")
-        self.leader = tirx.EQ(lane, i64(0))
+        wide, lane = self.share_out(a, self.n)
 
         def walk(vector: int, count: int, *, kept: bool) -> Walk:
             vectors = self.n // i64(vector) if vector > 1 else self.n

@@ -29,13 +29,18 @@ GEMM = {
 GEMM_FEW_ROWS = ((1, 32, 1000, 2048, ""), (1, 32, 4096, 4096, ""), (1, 32, 1000, 4096, ""), (1, 1, 4096, 4096, "gelu"))
 # Rows and their length; of what has no rows, their product.
 ROWS = ((8192, 1024), (4096, 4096), (512, 32768), (128, 1024))
+# outer, n, inner of a reduction: rows along memory, few long ones, rows across, few of them.
+REDUCE = ((8192, 1024, 1), (4096, 4096, 1), (1, 1 << 26, 1), (16, 4096, 1024), (1, 1 << 20, 64), (128, 1024, 1))
 # A product with more data than this is left out of plans: it would not fit into every card's memory twice.
 LARGEST = 2 << 30
+ACROSS = 256  # rows that lie across, side by side
 BATCHES = (16, 2)  # of small and of large products
 
 
 def points(workload: Workload, driver: str) -> list[Point]:
     """What the score of a kernel is made from."""
+    if driver == "cuda_reduce":
+        return [Point({"M": outer, "N": n, "inner": inner}) for outer, n, inner in REDUCE]
     found = _gemm(workload) if driver == "cuda_gemm" else _rows(workload)
     return list({p.text: p for p in found}.values())
 
@@ -60,6 +65,8 @@ def decisive(workload: Workload, driver: str, *, flat: bool = False) -> Decisive
     """For every bucket of the plan a small and a large problem; the kernel must win at both."""
     if driver == "cuda_gemm":
         return _gemm_buckets(workload)
+    if driver == "cuda_reduce":
+        return _reduce_buckets()
     by_size = flat or workload.dims["N"] is not None
     found: Decisive = [[] for _ in range(plan.rows_plan_size(by_size))]
     lengths = (workload.dims["N"] or 1024,) if by_size else _samples(plan.LENGTHS, 64)
@@ -68,6 +75,18 @@ def decisive(workload: Workload, driver: str, *, flat: bool = False) -> Decisive
         bucket = plan.rows_plan_bucket(by_size, 1 if flat else m, m * n if flat else n)
         if len(found[bucket]) < 2 and m * n * 4 * 4 <= LARGEST:
             found[bucket].append({"N": m * n} if flat else {"M": m, "N": n})
+    return found
+
+
+def _reduce_buckets() -> Decisive:
+    found: Decisive = [[] for _ in range(plan.reduce_plan_size())]
+    for n, elements in product(_samples(plan.LENGTHS, 64), _samples(plan.ELEMENTS, 1 << 12)):
+        rows = max(1, elements // n)
+        for inner in {1, max(2, min(rows, ACROSS))}:
+            outer = max(1, rows // inner)
+            bucket = plan.reduce_plan_bucket(outer, n, inner)
+            if len(found[bucket]) < 2 and outer * n * inner * 4 * 2 <= LARGEST:
+                found[bucket].append({"M": outer, "N": n, "inner": inner})
     return found
 
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
+from ..errors import CodegenError
 from ._rows import RowsOperator
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from ..program import Program
     from ..spaces.space import Space
-    from ..target import Target
+    from ..target import GpuTarget, Target
     from ..workload import Workload
 
     Value = Callable[[Any], Any]
@@ -47,9 +48,22 @@ class Reduction(RowsOperator):
 
         return ReduceSpace(workload, target, self)
 
+    def device_space(self, workload: Workload, target: GpuTarget, name: str | None = None) -> Space:
+        """The space of reductions on a GPU.
+
+        Raises:
+            CodegenError: there is no other.
+        """
+        from ..spaces.device_reduce import DeviceReduceSpace
+
+        if name not in (None, DeviceReduceSpace.name):
+            known = DeviceReduceSpace.name
+            raise CodegenError(f"{workload.key} has no space {name!r} on {target.name}; known: {known}")
+        return cast("Space", DeviceReduceSpace(workload, target, self))
+
     def device_workloads(self) -> Sequence[Workload]:
-        """None: on a GPU rows are not cut into pieces."""
-        return []
+        """Every dtype, any sizes; none where the kernels of another operator serve."""
+        return [] if self.leaves else super().device_workloads()
 
 
 def _fold(kind: str) -> Callable[[], Mapping[str, Program]]:
@@ -244,7 +258,9 @@ def _reduction(op: str, make: Callable[[], Mapping[str, Program]], **more: Any) 
         divisor = n if op in ("mean", "var") else 1
         return 1 / n, divisor, 1 / divisor
 
-    return Reduction(op, make, _aten(op, **kwargs), _ours(op, **kwargs), params, column=True, **more)
+    return Reduction(
+        op, make, _aten(op, **kwargs), _ours(op, **kwargs), params, column=True, device_default=True, **more
+    )
 
 
 def _amax_backward() -> Program:

@@ -48,6 +48,12 @@ int64_t rows_plan_bucket(bool by_size, int64_t rows, int64_t n) {
 
 int64_t rows_plan_size(bool by_size) { return (by_size ? 1 : buckets(kLengths)) * buckets(kElements); }
 
+int64_t reduce_plan_bucket(int64_t outer, int64_t n, int64_t inner) {
+  return (inner > 1) * rows_plan_size(false) + rows_plan_bucket(false, outer * inner, n);
+}
+
+int64_t reduce_plan_size() { return 2 * rows_plan_size(false); }
+
 std::vector<std::pair<std::string, std::vector<int64_t>>> plan_bounds() {
   return {{"GEMM_ROWS", list(kGemmRows)},
           {"GEMM_COLUMNS", list(kGemmColumns)},

@@ -13,6 +13,7 @@
 #include "drivers/rows.h"
 #include "ops/gemm_choice.h"
 #include "ops/gpu_gemm.h"
+#include "ops/gpu_reduce.h"
 #include "ops/gpu_rows.h"
 #include "ops/reduce_choice.h"
 #include "ops/rotary.h"
@@ -70,6 +71,7 @@ int64_t plan_size(const tvmops_kernel& kernel) {
     const int64_t* flat = runtime::find_param(kernel, "flat");
     return cuda::rows_plan_size((flat && *flat) || positive("N"));
   }
+  if (kernel.driver == std::string_view(cuda::ReduceKernel::kDriver)) return cuda::reduce_plan_size();
   return drivers::plan_size(positive("N") && positive("K"));
 }
 
@@ -114,7 +116,7 @@ uint64_t choice_generation() {
 
 bool serves(const tvmops_kernel* kernel) {
   return gemm_serves(kernel) || rows_serves(kernel) || reduce_serves(kernel) || rotary_serves(kernel) ||
-         scan_serves(kernel) || gpu_gemm_serves(kernel) || gpu_rows_serves(kernel);
+         scan_serves(kernel) || gpu_gemm_serves(kernel) || gpu_rows_serves(kernel) || gpu_reduce_serves(kernel);
 }
 
 void start_recording() { decisions = std::make_unique<std::vector<Decision>>(); }

@@ -1,8 +1,5 @@
 #include "ops/gpu_rows.h"
 
-#include <cstring>
-#include <string>
-
 #include "cuda/plan.h"
 #include "ops/gpu.h"
 
@@ -10,28 +7,15 @@ namespace tvmops::ops {
 
 namespace {
 
-// By operator and storage dtype.
-int64_t slot_of(const tvmops_kernel& kernel) {
-  for (size_t op = 0; op < OpKey::all().size(); op++) {
-    if (std::strcmp(OpKey::all()[op], kernel.op) != 0) continue;
-    for (int storage = 0; storage < kStorages; storage++) {
-      const std::string prefix = std::string(kernel.op) + "(" + kStorageNames[storage] + ";";
-      if (std::strncmp(kernel.workload, prefix.c_str(), prefix.size()) == 0)
-        return static_cast<int64_t>(op) * kStorages + storage;
-    }
-  }
-  return -1;
-}
-
 const GpuTable<cuda::RowsKernel>& table() {
-  static const GpuTable<cuda::RowsKernel> rows(&slot_of);
+  static const GpuTable<cuda::RowsKernel> rows(&slot_by_operator);
   return rows;
 }
 
 template <class Refusal>
 GpuRowsChoice choose(const OpKey& op, Storage storage, int64_t rows, int64_t n, Refusal refusal) {
   return choose_on_gpu<cuda::RowsKernel>(
-      table(), op.index() * kStorages + storage, gpu_index(), refusal,
+      table(), slot_of(op, storage), gpu_index(), refusal,
       [&](const cuda::RowsKernel& kernel) { return cuda::rows_plan_bucket(kernel.by_size(), rows, n); });
 }
 

@@ -13,6 +13,7 @@
 
 #include "cuda/device.h"
 #include "ops/choice.h"
+#include "ops/kernel_table.h"
 #include "runtime/registry.h"
 
 namespace tvmops::ops {
@@ -116,6 +117,10 @@ class GpuTable {
   mutable std::mutex mutex_;
   mutable std::atomic<const State*> state_{nullptr};
 };
+
+// A slot for each operator and storage dtype; of a kernel by its workload, -1 if no operator has its name.
+inline size_t slot_of(const OpKey& op, Storage storage) { return op.index() * kStorages + storage; }
+int64_t slot_by_operator(const tvmops_kernel& kernel);
 
 // What a call came to on a GPU: a kernel, or null; and why.
 template <class Kernel>

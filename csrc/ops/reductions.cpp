@@ -3,6 +3,8 @@
 #include <algorithm>
 
 #include "ops/common.h"
+#include "ops/gpu.h"
+#include "ops/gpu_reduce.h"
 #include "ops/reduce_choice.h"
 #include "ops/reduce_view.h"
 #include "ops/rows_choice.h"
@@ -33,10 +35,11 @@ Tensor reordered(const Tensor& results, const ReduceView& view) {
   return results.permute(order).contiguous();
 }
 
-void record(const OpKey& op, const Tensor& x, const ReduceChoice& choice) {
+template <class Choice>
+void record(const OpKey& op, const Tensor& x, const Choice& choice, const char* driver) {
   if (!recording()) return;
   record(Decision{op.name(), shape_text({x.sizes()}), choice ? choice.kernel->source->name : "",
-                  choice ? "reduce" : "aten", choice.reason});
+                  choice ? driver : "aten", choice.reason});
 }
 
 // Undefined where no kernel covers the call or wins.
@@ -45,8 +48,8 @@ Tensor by_kernel(Reduction op, Tensor x, at::OptionalIntArrayRef dim, bool keepd
   const auto reduced = is_readable(x) && x.dim() > 0 ? dim_set(dim, x.dim()) : std::nullopt;
   auto view = reduced ? reduce_view(x, *reduced, !is_index(op)) : std::nullopt;
   if (is_index(op) && reduced && reduced->count() > 1 && !x.is_contiguous()) view = std::nullopt;  // in logical order
-  // ATen reduces these by the element: a copy that a kernel can walk through costs less.
-  if (!view && reduced && (is_index(op) || op == Reduction::kVar) && !x.is_contiguous() &&
+  // ATen on a CPU reduces these by the element: a copy that a kernel can walk through costs less.
+  if (!view && reduced && !gpu() && (is_index(op) || op == Reduction::kVar) && !x.is_contiguous() &&
       current_mode() != Mode::kOff) {
     const Tensor copy = x.contiguous();
     view = reduce_view(copy, *reduced, !is_index(op));
@@ -60,16 +63,30 @@ Tensor by_kernel(Reduction op, Tensor x, at::OptionalIntArrayRef dim, bool keepd
     return {};
   }
   auto& problem = view->problem;
-  const ReduceChoice choice = choose_reduce(key, storage_of(x.scalar_type()), problem);
-  record(key, x, choice);
-  if (!choice) return {};
+  problem.x = x.const_data_ptr();
+  problem.divisor = static_cast<float>(divisor);
+  const Storage storage = storage_of(x.scalar_type());
+  ReduceChoice choice;
+  GpuReduceChoice on_gpu;
+  if (gpu()) {  // a mean is a sum that is divided by more than 1
+    on_gpu =
+        choose_gpu_reduce(op == Reduction::kMean ? kKeys[static_cast<int>(Reduction::kSum)] : key, storage, problem);
+    record(key, x, on_gpu, cuda::ReduceKernel::kDriver);
+  } else {
+    choice = choose_reduce(key, storage, problem);
+    record(key, x, choice, "reduce");
+  }
+  if (!choice && !on_gpu) return {};
   const auto dtype = is_index(op) ? at::kLong : x.scalar_type();
   const auto sizes = result_sizes(x, *reduced, keepdim);
   Tensor y = new_result(view->ordered ? sizes : view->kept_sizes, dtype);
-  problem.x = x.const_data_ptr();
   problem.y = y.mutable_data_ptr();
-  problem.divisor = static_cast<float>(divisor);
-  drivers::reduce(*choice.kernel, problem, kAtenParallel);
+  if (choice) {
+    drivers::reduce(*choice.kernel, problem, kAtenParallel);
+  } else if (const cuda::Outcome outcome = run_gpu_reduce(*on_gpu.kernel, problem); !outcome) {
+    record_refusal(outcome.refusal);
+    return {};
+  }
   return view->ordered ? y : reordered(y, *view).view(sizes);
 }
 

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "ops/common.h"
+#include "ops/gpu.h"
 #include "ops/reduce_view.h"
 #include "ops/reduction_gradients.h"
 #include "ops/reductions.h"
@@ -45,7 +46,7 @@ Tensor& aten_out(Reduction op, const Tensor& x, OptionalIntArrayRef dim, bool ke
 
 Tensor& cpu_out(Reduction op, const Tensor& x, OptionalIntArrayRef dim, bool keepdim, const Scalar& correction,
                 Tensor& out) {
-  if (out.scalar_type() != (is_index(op) ? at::kLong : x.scalar_type()) || !out.device().is_cpu()) {
+  if (out.scalar_type() != (is_index(op) ? at::kLong : x.scalar_type()) || !is_here(out)) {
     record_aten(kReductionNames[static_cast<int>(op)], {x}, kUnsupported);
     return aten_out(op, x, dim, keepdim, correction, out);
   }
@@ -208,6 +209,13 @@ TORCH_LIBRARY_IMPL(tvmops, CPU, m) {
   for_all([&](auto f) {
     m.impl(f.name, &decltype(f)::cpu);
     m.impl((std::string(f.name) + ".out").c_str(), &decltype(f)::out);
+  });
+}
+
+TORCH_LIBRARY_IMPL(tvmops, CUDA, m) {
+  for_all([&](auto f) {
+    m.impl(f.name, on_gpu<&decltype(f)::cpu>);
+    m.impl((std::string(f.name) + ".out").c_str(), on_gpu<&decltype(f)::out>);
   });
 }
 

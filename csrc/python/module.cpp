@@ -4,6 +4,7 @@
 
 #include "cuda/device.h"
 #include "cuda/plan.h"
+#include "cuda/reduce.h"
 #include "drivers/gemm.h"
 #include "ops/choice.h"
 #include "ops/packed_weights.h"
@@ -106,6 +107,12 @@ PYBIND11_MODULE(_C, m) {
   m.def("cuda_gemm_plan_size", &cuda::gemm_plan_size);
   m.def("cuda_rows_plan_bucket", &cuda::rows_plan_bucket);
   m.def("cuda_rows_plan_size", &cuda::rows_plan_size);
+  m.def("cuda_reduce_sizes", [](const std::array<int64_t, 6>& shape, int64_t outer, int64_t n, int64_t inner) {
+    const auto [threads, vector, loads, kept, depth, blocks] = shape;
+    return std::to_array(cuda::ReduceSizes({threads, vector, loads, kept, depth, blocks}, outer, n, inner).list);
+  });
+  m.def("cuda_reduce_plan_bucket", &cuda::reduce_plan_bucket);
+  m.def("cuda_reduce_plan_size", &cuda::reduce_plan_size);
   m.def("start_recording", &ops::start_recording);
   m.def("stop_recording", &take_decisions);
   m.def("release_packed_weights", &ops::release_packed_weights, py::arg("all") = false);

@@ -84,6 +84,14 @@ def test_the_plans_of_codegen_are_the_same() -> None:
             bucket = plan.rows_plan_bucket(by_size, rows, n)
             assert tvmops._C.cuda_rows_plan_bucket(by_size, rows, n) == bucket
             assert 0 <= bucket < size
+    size = plan.reduce_plan_size()
+    assert tvmops._C.cuda_reduce_plan_size() == size
+    seen = set()
+    for sizes in itertools.product(around("ELEMENTS"), around("LENGTHS"), (1, 2, 1000)):
+        bucket = plan.reduce_plan_bucket(*sizes)
+        assert tvmops._C.cuda_reduce_plan_bucket(*sizes) == bucket
+        seen.add(bucket)
+    assert max(seen) < size
 
 
 def test_a_kernel_that_does_not_run_here_is_not_tried_again(pack: Pack) -> None:

@@ -9,6 +9,7 @@
 #include "cuda/device.h"
 #include "cuda/gemm.h"
 #include "cuda/plan.h"
+#include "cuda/reduce.h"
 #include "cuda/rows.h"
 #include "runtime/cpu_features.h"
 #include "runtime/error.h"
@@ -24,6 +25,7 @@ namespace {
 int asked = 0, device_error = 0, launch_error = 0, launched = 0;
 std::vector<int64_t> sizes_seen;
 std::vector<void*> buffers_seen;
+float divisor_seen = 0;
 
 int about_device(int32_t device, tvmops_device* about) {
   asked++;
@@ -46,6 +48,12 @@ int launch_rows(const tvmops_launch* l) {
   buffers_seen.assign(l->buffers, l->buffers + 2);
   return launch_error;
 }
+int launch_reduce(const tvmops_launch* l) {
+  sizes_seen.assign(l->sizes, l->sizes + 8);
+  buffers_seen.assign(l->buffers, l->buffers + 2);
+  divisor_seen = l->params[0];
+  return launch_error;
+}
 int64_t workspace(const int64_t* sizes) { return 8 * sizes[0]; }
 
 // A pack of one kernel, in a registry of its own.
@@ -59,8 +67,10 @@ struct OneKernel {
 
   OneKernel(const char* driver, std::vector<tvmops_value> dims, std::vector<tvmops_value> params)
       : dims(std::move(dims)), params(std::move(params)) {
-    const bool rows = driver == std::string("cuda_rows");
-    leaves = {{"launch", reinterpret_cast<tvmops_function>(rows ? launch_rows : launch)},
+    const bool rows = driver == std::string("cuda_rows"), reduce = driver == std::string("cuda_reduce");
+    leaves = {{"launch", reinterpret_cast<tvmops_function>(rows     ? launch_rows
+                                                           : reduce ? launch_reduce
+                                                                    : launch)},
               {"workspace", reinterpret_cast<tvmops_function>(workspace)}};
     kernel = {"one", "matmul", "matmul(float16)", "sm_80", driver, nullptr, 0, nullptr, 0, nullptr, 0, nullptr, 0};
   }
@@ -239,7 +249,56 @@ TEST(rows_of_a_flat_kernel_are_one) {
   }
 }
 
+std::vector<tvmops_value> reduce_params() {
+  return {{"threads", 256}, {"vector", 4}, {"loads", 4}, {"kept", 8}, {"depth", 128}, {"blocks", 864}};
+}
+
+TEST(what_a_reduction_refuses) {
+  OneKernel one("cuda_reduce", {}, reduce_params());
+  const cuda::ReduceKernel kernel(one.add());
+  drivers::ReduceProblem p;
+  p.x = memory, p.outer = 6, p.n = 35, p.n_stride = 1, p.outer_stride = 35;
+  CHECK(!cuda::refusal(kernel, p));
+  p.outer_stride = 40;
+  CHECK(says(cuda::refusal(kernel, p), "contiguous"));
+  p.outer = 1;
+  CHECK(!cuda::refusal(kernel, p));
+  p.n_stride = 2;
+  CHECK(says(cuda::refusal(kernel, p), "contiguous"));
+  p.inner = 2;
+  CHECK(!cuda::refusal(kernel, p));
+  p.x = memory + 4;
+  CHECK(says(cuda::refusal(kernel, p), "16 bytes"));
+  p.n = int64_t{1} << 31;
+  CHECK(says(cuda::refusal(kernel, p), "32 bits"));
+  p.outer = p.n = p.inner = int64_t{1} << 40;
+  CHECK(says(cuda::refusal(kernel, p), "32 bits"));
+  p.again_n = 2;
+  CHECK(says(cuda::refusal(kernel, p), "apart"));
+}
+
+TEST(what_a_launch_of_a_reduction_gets) {
+  OneKernel one("cuda_reduce", {}, reduce_params());
+  const cuda::ReduceKernel kernel(one.add());
+  drivers::ReduceProblem p;
+  p.x = memory, p.y = memory + 1024, p.outer = 3, p.n = 20000, p.divisor = 7;
+  const cuda::ReduceSizes sizes(kernel.shape, p.outer, p.n, p.inner);
+  launch_error = 0;
+  CHECK(bool(cuda::reduce(kernel, p, sizes, {0, nullptr, nullptr})));
+  // Pieces of at most 256 * 8 * 4 elements: blocks of all threads, and as many threads to join as there are pieces.
+  CHECK((sizes_seen == std::vector<int64_t>{3, 20000, 1, 4, 5000, 8, 0, 2}));
+  CHECK((buffers_seen == std::vector<void*>{memory, memory + 1024}));
+  CHECK(divisor_seen == 7);
+  launch_error = 9;
+  CHECK(says(cuda::reduce(kernel, p, sizes, {0, nullptr, nullptr}).refusal, "the launch was refused"));
+  launch_error = 0;
+}
+
 TEST(what_a_kernel_lacks) {
+  auto few = reduce_params();
+  few.pop_back();
+  OneKernel no_blocks("cuda_reduce", {}, few);
+  CHECK_THROWS(Error, cuda::ReduceKernel(no_blocks.add()), "kernel one", "param 'blocks' is missing");
   OneKernel no_launch("cuda_rows", {}, map_params(1));
   no_launch.leaves.resize(1);
   no_launch.leaves[0].name = "something";
@@ -261,4 +320,6 @@ TEST(plans) {
   CHECK(cuda::gemm_plan_bucket(false, 2, 1 << 20, 1 << 20, 1 << 20) == cuda::gemm_plan_size(false) - 1);
   CHECK(cuda::rows_plan_bucket(false, 1 << 20, 1 << 20) == cuda::rows_plan_size(false) - 1);
   CHECK(cuda::rows_plan_bucket(true, 1, 1) == 0);
+  CHECK(cuda::reduce_plan_bucket(1, 1, 1) == 0);
+  CHECK(cuda::reduce_plan_bucket(1 << 20, 1 << 20, 2) == cuda::reduce_plan_size() - 1);
 }

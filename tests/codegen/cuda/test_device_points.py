@@ -47,6 +47,14 @@ def test_row_buckets_are_decided_by_sizes_of_their_own(key, flat):
         assert all(plan.rows_plan_bucket(by_size, s.get("M", 1), s["N"]) == i for s in bucket)
 
 
+def test_reduction_buckets_are_decided_by_sizes_of_their_own():
+    buckets = device_points.decisive(Workload.parse("sum(float32;M=*,N=*)"), "cuda_reduce")
+    assert len(buckets) == plan.reduce_plan_size()
+    for i, bucket in enumerate(buckets):
+        assert all(plan.reduce_plan_bucket(s["M"], s["N"], s["inner"]) == i for s in bucket)
+    assert sum(map(bool, buckets)) > len(buckets) * 3 // 4
+
+
 @pytest.mark.parametrize("key", [*GEMM, *(key for key, _ in ROWS)])
 def test_points_are_of_the_workload_and_each_there_once(key):
     workload = Workload.parse(key)
