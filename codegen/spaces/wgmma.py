@@ -54,7 +54,7 @@ class WgmmaSpace:
             Knob("tiles", (1, 2), "times 64 rows of C for each of them"),
             Knob("block_n", tuple(range(32, 257, 32)), "columns of a block's tile of C, and of a wgmma"),
             Knob("stages", tuple(range(2, 9)), "tiles of A and B in the ring"),
-            Knob("group", (1, 2, 4, 8, 16, 32), "rows of tiles that are walked through together, for L2"),
+            Knob("group", (1, 2, 4, 8, 16, 32), "rows of tiles (of clusters) that are walked through together, for L2"),
             Knob("persistent", (0, 1), "blocks stay and take tile after tile, so that loads run ahead of the epilogue"),
             Knob("chunk", (32, 64), "columns that the epilogue passes through shared memory at a time"),
             Knob("cluster", (1, 2), "blocks below each other that share a tile of B: each loads a part, for all"),

@@ -118,7 +118,7 @@ class Emulated:
 
     A race, an access out of bounds, a misaligned one, a read of what nothing wrote, and a deadlock are found in
     whatever the kernel does with shared memory and with the buffers of a launch; workspaces begin as NaN. Blocks of
-    one launch may not depend on each other, but by atomic operations.
+    one launch that are not of one cluster may not depend on each other, but by atomic operations.
     """
 
     def __init__(
