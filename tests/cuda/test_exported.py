@@ -12,7 +12,7 @@ from codegen.export.pack import PackKernel
 from codegen.measure import emulator
 from codegen.target import find_gpu
 from codegen.workload import Workload
-from tests.codegen.cuda.gemm_judge import SMALL
+from tests.codegen.cuda.gemm_judge import SMALL, SMALL_TF32
 from tests.support import python
 
 HEAD = """
@@ -45,6 +45,14 @@ linear(70, 72, 104)
 linear(5, 72, 264)
 a, b = torch.randn(2, 70, 40).half(), torch.randn(2, 24, 40).half().transpose(1, 2)
 close(served("bmm", a, b), a.double() @ b.double(), 2.0**-11)
+x, w = torch.randn(37, 92), torch.randn(76, 92)
+torch.backends.cuda.matmul.allow_tf32 = True
+error = (served("linear", x, w).double() - x.double() @ w.double().t()).abs()
+assert (error <= 2.0**-10 * (x.abs() @ w.abs().t())).all() and error.max() > 1e-4
+torch.backends.cuda.matmul.allow_tf32 = False
+with tvmops.mode("force"):
+    (refused,) = tvmops.explain(torch.ops.tvmops.linear.default.redispatch, keys, x, w)
+assert refused.kernel is None and "TF32" in refused.reason
 x = torch.randn(7, 133).half()
 close(served("softmax", x, -1), x.double().softmax(-1), 2.0**-11)
 x = torch.randn(3, 37)
@@ -55,7 +63,16 @@ for name in ("gelu", "silu"):
     exact = getattr(torch.nn.functional, name)(gate.double()) * up.double()
     close(served("gated_activation", gate, up, name), exact, 2.0**-11)
 """
-HOPPER = {"consumers": 2, "tiles": 1, "block_n": 64, "stages": 2, "group": 2, "persistent": 1, "chunk": 32}
+HOPPER = {
+    "consumers": 2,
+    "tiles": 1,
+    "block_n": 64,
+    "stages": 2,
+    "group": 2,
+    "persistent": 1,
+    "chunk": 32,
+    "cluster": 1,
+}
 HOPPER_CODE = f"""{HEAD}
 linear(200, 136, 264)
 linear(5, 8, 8)
@@ -81,6 +98,7 @@ def test_exported_kernels_serve_calls(tmp_path: Path) -> None:
     kernels = [
         of_space("matmul(float16;M=*,N=*,K=*;a=n,b=t)", SMALL),
         of_space("matmul(float16;M=*,N=*,K=*;a=n,b=t,rows=64)", {**SMALL, "split_k": 2}),
+        of_space("matmul(float32;M=*,N=*,K=*;a=n,b=t,tf32=1)", SMALL_TF32),
         of_space("softmax(float16;M=*,N=*)"),
         of_space("gelu(float32;N=*)"),
         of_space("gated_activation(float16;N=*)"),
@@ -90,9 +108,10 @@ def test_exported_kernels_serve_calls(tmp_path: Path) -> None:
     names = python(CODE, str(path)).stdout.split()
     few = "matmul(float16;M=*,N=*,K=*;a=n,b=t,rows=64)@sm_80"
     many = "matmul(float16;M=*,N=*,K=*;a=n,b=t)@sm_80"
+    rounded = "matmul(float32;M=*,N=*,K=*;a=n,b=t,tf32=1)@sm_80"
     rows = ["softmax(float16;M=*,N=*)@sm_80", *["gelu(float32;N=*)@sm_80"] * 2]
     rows += ["gated_activation(float16;N=*)@sm_80"] * 2
-    assert names == [many] * 3 + [few] * 3 + [many, *rows]
+    assert names == [many] * 3 + [few] * 3 + [many, rounded, *rows]
 
 
 def test_kernels_with_tensor_maps_serve_calls(tmp_path: Path) -> None:

@@ -247,18 +247,24 @@ def test_errors_are_torch_s() -> None:
             call()
 
 
-def test_float32_is_rounded_only_if_torch_may() -> None:
+@pytest.mark.parametrize(
+    ("setting", "no", "yes"), [("allow_tf32", False, True), ("fp32_precision", "ieee", "tf32")], ids=["old", "new"]
+)
+def test_float32_is_rounded_only_if_torch_may(setting: str, no: object, yes: object) -> None:
+    """Torch's own getters refuse to answer in one way what was set in the other."""
     a, b = randn(24, 40), randn(40, 16, seed=1)
-    before = torch.backends.cuda.matmul.allow_tf32
+    matmul = torch.backends.cuda.matmul
+    before = matmul.fp32_precision
     try:
-        torch.backends.cuda.matmul.allow_tf32 = False
+        setattr(matmul, setting, no)
         y, why = by_aten("mm", a, b)
         assert why == "float32 is not to be rounded to TF32"
         assert torch.equal(y, a @ b)
-        torch.backends.cuda.matmul.allow_tf32 = True
+        setattr(matmul, setting, yes)
         check_product(by_kernel("mm", a, b), a, b)
     finally:
-        torch.backends.cuda.matmul.allow_tf32 = before
+        matmul.allow_tf32 = False
+        matmul.fp32_precision = before
 
 
 def test_the_most_specific_kernel(pack: Pack) -> None:
