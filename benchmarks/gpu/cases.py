@@ -198,7 +198,12 @@ def _rows(request: DeviceRequest, workload: Workload, point: Point, seed: int, d
     data = DTYPES[workload.dtype]
     arrays = _repeated(workload, tuple(sizes.items()), seed)
     given = [torch.from_numpy(a).to(device.where) for a in arrays]
-    rounded = [x.to(data) if x.is_floating_point() else x for x in given]
+    roles = [role for _, role, written, _ in request.operands if not written]
+    # On a GPU ATen has the statistics of a norm in float32, whatever the data.
+    wide = "scalar" if device.where.type == "cuda" else None
+    rounded = [
+        x.to(data) if x.is_floating_point() and role != wide else x for x, role in zip(given, roles, strict=True)
+    ]
     of: dict[str, tuple[int, ...]] = {"row": (m, n), "vector": (n,), "partial": (n,), "scalar": (m,), "scratch": (m, n)}
     buffers: list[Tensor] = []
     outputs: list[tuple[str, Tensor, Tensor]] = []
