@@ -129,6 +129,28 @@ def test_a_copy_runs_at_the_bandwidth_of_the_card():
     assert found.gigabytes_per_second == pytest.approx(A100.bandwidth, rel=0.05)
 
 
+@pytest.mark.parametrize(
+    ("sizes", "gigabytes", "launches"), [((8192, 4096, 1), 0.134, 1), ((1, 1 << 20, 64), 0.268, 2)]
+)
+def test_a_reduction_is_the_kernel_of_its_form_and_a_join(sizes, gigabytes, launches):
+    params = {"bytes": 4, "result_bytes": 4, "threads": 256, "vector": 4, "loads": 4, "kept": 0, "depth": 0}
+    kernel = PackKernel(
+        Workload.parse("sum(float32;M=*,N=*)"), A100, "test", "cuda_reduce", {}, {**params, "blocks": 864}, []
+    )
+    names = ("along", "across", "join")
+    made = tuple(Launch(name, ("1", "1", "1"), ("256", "1", "1"), ("1", "1", "1"), "0", ()) for name in names)
+    source = DeviceSource("f", A100, "", made, True, {})
+    wanted = "along" if sizes[2] == 1 else "across"
+    # What does not run would take long.
+    bodies = {n: ["LDG.E.128", "FADD"] if n in (wanted, "join") else ["LDG.E.U16", *["MUFU.EX2"] * 400] for n in names}
+    bodies = {n: [sass.Instruction(16 * i, op) for i, op in enumerate(body)] for n, body in bodies.items()}
+    usages = [nvcc.Usage(name, "sm_80", 32, 0, 0, 0, 0) for name in names]
+    point = dict(zip(("M", "N", "inner"), sizes, strict=True))
+    (found,) = predict.predict(kernel, source, usages, bodies, [point])
+    assert found.limit == "memory"
+    assert found.seconds == pytest.approx(gigabytes / A100.bandwidth + launches * 2e-6, rel=0.01)
+
+
 def test_exponentials_can_be_the_limit_of_rows():
     many = ["LDG.E.U16", "STG.E.U16"] + ["MUFU.EX2"] * 40
     assert row_kernel(many).limit == "special"

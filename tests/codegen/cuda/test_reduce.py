@@ -7,12 +7,17 @@ import pytest
 import torch
 
 import tvmops
+from benchmarks.gpu import calls, cases
+from benchmarks.gpu.devices import Host
+from benchmarks.gpu.emulated import EmulatedKernel
+from benchmarks.gpu.worker import Worker
 from codegen import ops, spaces
 from codegen.cuda.kernel import DeviceKernel
 from codegen.cuda.lower import emit
 from codegen.cuda.reduce import BUFFERS, PARAMS, reduce_kernel
 from codegen.cuda.reduce_cut import SIZES, ReduceShape, launch_sizes
-from codegen.measure import emulator
+from codegen.measure import device_batch, device_points, emulator
+from codegen.measure.device_files import Point
 from codegen.measure.emulator import EmulationError
 from codegen.spaces.device_rows import PASS_CONFIG
 from codegen.target import find_gpu
@@ -140,6 +145,20 @@ def test_what_ships(key, tmp_path):
     for size in FEW:
         x = numbers(workload.op, workload.dtype, size)
         assert_right(workload.op, reduction(x, float(size[1]) if workload.op == "var" else 1.0), x)
+
+
+@pytest.mark.parametrize("key", ["argmax(float16;M=*,N=*)", "var(float32;M=*,N=*)"])
+def test_the_check_on_a_gpu(key, tmp_path):
+    """As gpu_check.py does it, with the emulator in the GPU's place."""
+    (candidate,) = device_batch.candidates([TARGET], 0, 0, only=key)
+    source = device_batch.source_of(candidate)
+    points = device_points.points(candidate.workload, candidate.space.driver)
+    request = device_batch.request_of(candidate, source, [None] * len(points))
+    library, worker = emulator.compile(source.text, tmp_path), Worker(Host())
+    worker._kernel = lambda *_: EmulatedKernel(library, request.symbol, request.target)
+    assert worker.check(request, library, cases.checks(request))["status"] == "ok"
+    problem = cases.problem(request, Point({"M": 2, "N": 70, "inner": 6}), 0, Host())
+    torch.testing.assert_close(calls.ours(request, problem)(), problem.aten())
 
 
 def test_the_cut_of_the_extension_is_the_same():
