@@ -172,7 +172,14 @@ def test_candidates_are_tried_by_predicted_time_and_each_workload_in_turn(tmp_pa
 
     client = Answers(*[{"status": "wrong", "reason": "no"}] * 4)
     parts.tune(session, client, Made(), lambda _: None)
-    assert [task["request"]["trial"] for task in client.asked] == [1, 2, 0, 3]
+    assert [task["request"]["trial"] for task in client.asked] == [2, 1, 3, 0]
+
+
+def test_what_ships_comes_first_and_the_longest_times_of_it():
+    text = GEMM.replace("FINAL", "0")
+    times = [9e-6, 1e-6, None, 5e-6]
+    batch = [request(text, trial=i, shipped=i > 0, predicted=[s])[0] for i, s in enumerate(times)]
+    assert [one.trial for one in parts.in_order(batch)] == [3, 1, 2, 0]
 
 
 def test_a_pack_that_make_refuses_says_why(tmp_path, monkeypatch):

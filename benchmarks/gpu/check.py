@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
         extension = Extension(args.directory, args.jobs) if through else None
         pack = Pack(args.directory, session.requests[0].target, args.jobs) if through else None
         try:
-            builds.start(sorted(session.requests, key=lambda r: (not r.shipped, r.seconds)))
+            builds.start(parts.in_order(session.requests))
             left = builds.wait(session.budget.left("build")) if "build" in wanted else 0
             _say(
                 f"compiled in {session.budget.spent():.0f} s" + (f", {left} kernels are still to come" if left else "")

@@ -69,7 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu.export", description=__doc__)
     parser.add_argument("--out", type=Path, default=DEFAULT, help="the directory (%(default)s)")
     parser.add_argument("--target", action="append", help=f"repeatable: {', '.join(GPU_TARGETS)} (all)")
-    parser.add_argument("--samples", type=int, default=8, help="candidates of each space of a workload (%(default)d)")
+    parser.add_argument("--samples", type=int, default=4, help="candidates of each space of a workload (%(default)d)")
     parser.add_argument("--workload", default="", help="only those whose keys begin so")
     parser.add_argument("--seed", type=int, default=0, help="of the candidates and of the data (%(default)d)")
     parser.add_argument("--records", type=Path, default=ROOT / "build" / "records", help="what is known (%(default)s)")

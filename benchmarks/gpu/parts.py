@@ -78,23 +78,31 @@ def told(answer: dict[str, Any]) -> str:
     return f"{answer['aten_seconds'] / answer['seconds']:.3f} x ATen"
 
 
+def in_order(requests: Iterable[DeviceRequest]) -> list[DeviceRequest]:
+    """What is worth most first, by the times that the model expects.
+
+    The kernels that ship come first, those of the longest times before others. Then candidates: the fastest of every
+    workload before the second of any, and again the workloads of the longest times before others.
+    """
+    shipped, by_workload = [], dict[str, list[DeviceRequest]]()
+    for request in sorted(requests, key=lambda r: r.seconds):
+        if request.shipped:
+            shipped.append(request)
+        else:
+            by_workload.setdefault(request.workload, []).append(request)
+    ranked = [(rank, r) for group in by_workload.values() for rank, r in enumerate(group)]
+    return [*reversed(shipped), *(r for _, r in sorted(ranked, key=lambda one: (one[0], -one[1].seconds)))]
+
+
 def time_shipped(session: Session, client: Client, builds: Builds, say: Say) -> None:
     """The kernels that ship: right, and how fast."""
-    _judge_all(session, client, builds, session.shipped, "time", say)
+    _judge_all(session, client, builds, in_order(session.shipped), "time", say)
 
 
 def tune(session: Session, client: Client, builds: Builds, say: Say) -> None:
-    """The candidates: those that the model expects most of first, so that the time goes to the right places.
-
-    The fastest of every workload comes before the second of any.
-    """
-    by_workload: dict[str, list[DeviceRequest]] = {}
-    for request in sorted((r for r in session.requests if not r.shipped), key=lambda r: r.seconds):
-        by_workload.setdefault(request.workload, []).append(request)
-    ranked = sorted(
-        (rank, i, r) for i, group in enumerate(by_workload.values()) for rank, r in enumerate(group)
-    )  # fmt: skip
-    _judge_all(session, client, builds, [r for _, _, r in ranked], "tune", say)
+    """The candidates."""
+    left = [r for r in in_order(session.requests) if not r.shipped]
+    _judge_all(session, client, builds, left, "tune", say)
 
 
 def _judge_all(

@@ -10,12 +10,15 @@ from codegen import ops, spaces
 from codegen.cuda.lower import emit
 from codegen.cuda.rows import Shape, rows_kernel
 from codegen.errors import CodegenError
+from codegen.export import nvcc
+from codegen.export.pack import abi_header
 from codegen.program import Operand, Pass, Program, Scalars
 from codegen.spaces.solver import Solver
 from codegen.spaces.space import broken
 from codegen.target import GPU_TARGETS, find_gpu
 from codegen.workload import Workload
 from tests.codegen.cuda.device_rows import TARGET, TORCH, Rows, kernel, within
+from tests.codegen.cuda.one_source import together
 
 # Every role, a sum of what was stored and so rounded, two reductions in one pass, three passes.
 PROGRAM = Program(
@@ -179,6 +182,36 @@ def test_the_space(target, key):
     params = space.params(space.default())
     assert params["operands"] == len(space.apply(space.default())[0].buffers)
     assert params["align"] == 1
+
+
+@pytest.mark.parametrize(
+    ("key", "vector_bytes", "kept", "threads"),
+    [
+        ("add_rms_norm(float16;M=*,N=*)", 8, 16, 64),
+        ("add_layer_norm(bfloat16;M=*,N=*)", 8, 16, 64),
+        ("add_layer_norm(float32;M=*,N=*)", 4, 16, 512),
+        ("rms_norm(float16;M=*,N=*)", 4, 16, 512),
+        ("log_softmax(float32;M=*,N=*)", 8, 8, 1024),
+    ],
+)
+def test_what_ptxas_spilled_is_no_choice(key, vector_bytes, kept, threads):
+    space = spaces.find(Workload.parse(key), find_gpu(TARGET))
+    choice = {**space.default(), "vector_bytes": vector_bytes, "kept": kept, "unroll": 1, "threads": threads}
+    assert any("registers" in reason for reason in broken(space, choice))
+
+
+@pytest.mark.parametrize("key", ["add_rms_norm(float16;M=*,N=*)", "layer_norm(float32;M=*,N=*)", "gelu(float16;N=*)"])
+def test_what_the_solver_finds_spills_nothing(key, tmp_path):
+    space, rng = spaces.find(Workload.parse(key), find_gpu(TARGET)), random.Random(1)
+    solver = Solver(space)
+    choices = {tuple(choice.items()): choice for choice in (solver.sample(rng) for _ in range(2))}
+    made = [emit(kernel, find_gpu(TARGET)).text for choice in choices.values() for kernel in space.apply(choice)]
+    for i, (text, which) in enumerate(together(made)):
+        path = tmp_path / f"{i}.cu"
+        path.write_text(text)
+        usages = nvcc.compile_source(path, path.with_suffix(".cubin"), TARGET, [abi_header().parent])
+        assert len(usages) == len(which)
+        nvcc.refuse_spills(usages, key)
 
 
 def test_a_space_of_another_name():
