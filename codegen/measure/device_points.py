@@ -7,6 +7,7 @@ from itertools import product
 from math import prod
 
 from ..cuda import plan
+from ..cuda.intrinsics import item_bytes
 from ..workload import Workload
 from .device_files import Point
 
@@ -100,7 +101,7 @@ def _gemm_buckets(workload: Workload) -> Decisive:
     for m, n_, k_ in product(rows, columns, depths):
         for batch in (1, BATCHES[m * n_ * k_ > 1 << 30]):
             bucket = plan.gemm_plan_bucket(static, batch, m, n_, k_)
-            data = 2 * batch * (m * k_ + n_ * k_ + m * n_)
+            data = item_bytes(workload.dtype) * batch * (m * k_ + n_ * k_ + m * n_)
             if data <= LARGEST:
                 found[bucket].append({"batch": batch, "M": m, "N": n_, "K": k_})
     # The products of 2**3 corners decide much the same: the smallest and the largest do.
