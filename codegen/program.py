@@ -16,7 +16,7 @@ from .mathlib import maximum, minimum
 
 MAX_OPERANDS, MAX_PARAMS = 10, 4
 Value = Callable[[Any], Expr]
-Role = Literal["row", "vector", "scalar", "partial", "scratch"]
+Role = Literal["row", "vector", "scalar", "partial", "scratch", "single"]
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,8 @@ class Operand:
 
     Roles: ``row``, one element per element of the row; ``vector`` [n], the same for all rows; ``scalar``, one per row;
     ``partial`` [n], float32, to which every row adds; ``scratch``, float32, what one pass stores for a later one to
-    load, in memory that the driver brings (``written``). ``dtype`` "data" is the storage dtype of the kernel.
+    load, in memory that the driver brings (``written``); ``single``, one element for all rows, read only, on GPUs
+    alone. ``dtype`` "data" is the storage dtype of the kernel.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Rare:
 @dataclass(frozen=True)
 class Pass:
     """One walk along the row. Functions take a namespace: operands, values, scalars and params by name, ``j``, ``n``.
+    On a GPU there is also ``length``, n as an int64.
 
     ``values`` are computed first, in order; ``store`` writes row and scratch operands; ``reduce`` maps a name to
     ("sum" | "max" | "min" | "nanmax" | ..., term); ``add`` adds to partial operands. Those two see what was stored, as
@@ -66,10 +68,15 @@ class Pass:
 
 @dataclass(frozen=True)
 class Scalars:
-    """Computation once a row: ``values`` in order, then ``store`` to scalar operands."""
+    """Computation once a row: ``values`` in order, then ``store`` to scalar operands.
+
+    ``must`` is what holds of every row: where it does not, a kernel on a GPU stops the device with an error, as an
+    assertion does. On a CPU the operator looks before.
+    """
 
     values: Mapping[str, Value] = field(default_factory=dict)
     store: Mapping[str, Value] = field(default_factory=dict)
+    must: Value | None = None
 
 
 @dataclass(frozen=True)
@@ -136,6 +143,8 @@ def used(step: Pass | Scalars) -> set[str]:
     functions = [*step.values.values(), *step.store.values()]
     if isinstance(step, Pass):
         functions += [*(f for _, f in step.reduce.values()), *step.add.values()]
+    elif step.must:
+        functions.append(step.must)
     for function in functions:
         function(names)
     return seen
@@ -147,7 +156,7 @@ def definition(program: Program, rows: Expr | int, n: Expr | int, dtype: str = "
     Row operands are [rows, n], vector and partial ones [n], scalar ones [rows].
     """
     tensors: dict[str, te.Tensor] = {}
-    shapes = {"row": (rows, n), "vector": (n,), "partial": (n,), "scalar": (rows,)}
+    shapes = {"row": (rows, n), "vector": (n,), "partial": (n,), "scalar": (rows,), "single": (1,)}
     results: dict[str, te.Tensor] = {}
     given: list[te.Tensor] = []
     for o in program.operands:
@@ -168,8 +177,9 @@ def definition(program: Program, rows: Expr | int, n: Expr | int, dtype: str = "
         tensor = tensors[name]
         if name in program.params:
             return tensor[0]
-        vector = any(o.name == name and o.role == "vector" for o in program.operands)
-        value = tensor[i, j] if len(tensor.shape) == 2 else tensor[j] if vector else tensor[i]
+        role = next((o.role for o in program.operands if o.name == name), "scalar")
+        places = {"row": (i, j), "vector": (j,), "single": (0,)}
+        value = tensor[places.get(role, (i, j)[: len(tensor.shape)])]
         return value if "int" in str(tensor.dtype) else value.astype("float32")
 
     def names(i: Expr, j: Expr | None) -> Names:

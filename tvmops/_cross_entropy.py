@@ -46,7 +46,7 @@ def cross_entropy(
         One number, or with ``reduction="none"`` a tensor of the shape of the classes.
 
     Raises:
-        IndexError: a class is out of range.
+        IndexError: a class is out of range. On a GPU the device reports an error later, as it does for torch's.
         ValueError: the batches differ in size, or the reduction is unknown.
         RuntimeError: shapes or dtypes do not go together, in torch's words.
     """

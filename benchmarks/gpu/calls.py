@@ -21,7 +21,6 @@ from benchmarks.gpu import cases
 from benchmarks.gpu.devices import Call, Device, make
 from benchmarks.gpu.worker import ERROR_FACTOR, ROUNDINGS, allowed_tf32, as_tuple, relative_error
 from benchmarks.timing import order
-from codegen import ops
 from codegen.measure import device_files
 from codegen.measure.device_files import DeviceRequest
 from codegen.workload import Workload
@@ -34,7 +33,7 @@ def ours(request: DeviceRequest, problem: cases.Problem) -> Callable[[], Any]:
     import tvmops
 
     if request.driver != "cuda_gemm":
-        operator: Any = ops.load(Workload.parse(request.workload).op)
+        operator = cases.rows_operator(Workload.parse(request.workload))
         return lambda: operator.ours(*problem.traced_args)
     a, b, bias, residual = problem.traced_args
     attrs = Workload.parse(request.workload).attrs

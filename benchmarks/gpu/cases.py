@@ -192,7 +192,7 @@ def _whole(size: int, align: int) -> int:
 
 
 def _rows(request: DeviceRequest, workload: Workload, point: Point, seed: int, device: Device) -> Problem:
-    operator: Any = ops.load(workload.op)
+    operator = rows_operator(workload)
     sizes = dict(point.sizes)
     m, n = sizes.get("M", 1), sizes["N"]
     data = DTYPES[workload.dtype]
@@ -204,7 +204,7 @@ def _rows(request: DeviceRequest, workload: Workload, point: Point, seed: int, d
     rounded = [
         x.to(data) if x.is_floating_point() and role != wide else x for x, role in zip(given, roles, strict=True)
     ]
-    of: dict[str, tuple[int, ...]] = {"row": (m, n), "vector": (n,), "partial": (n,), "scalar": (m,), "scratch": (m, n)}
+    of: dict[str, tuple[int, ...]] = {"row": (m, n), "vector": (n,), "partial": (n,), "scalar": (m,), "single": (1,)}
     buffers: list[Tensor] = []
     outputs: list[tuple[str, Tensor, Tensor]] = []
     inputs = iter(rounded)
@@ -212,7 +212,7 @@ def _rows(request: DeviceRequest, workload: Workload, point: Point, seed: int, d
         kind = data if dtype == "data" else DTYPES[dtype]
         if written:
             out, around = _output(of[role], kind, device)
-            outputs += [] if role == "scratch" else [(name, out, around)]
+            outputs.append((name, out, around))
             buffers.append(out)
         else:
             buffers.append(next(inputs).to(kind).contiguous())
@@ -223,7 +223,7 @@ def _rows(request: DeviceRequest, workload: Workload, point: Point, seed: int, d
     return Problem(
         point,
         buffers,
-        [m, n],
+        [m, n] + [n] * len(buffers),  # rows that follow each other
         [float(v) for v in operator.arguments({"M": m, "N": n})],
         [out for _, out, _ in outputs],
         [around for _, _, around in outputs],
@@ -236,10 +236,16 @@ def _rows(request: DeviceRequest, workload: Workload, point: Point, seed: int, d
     )
 
 
+def rows_operator(workload: Workload) -> Any:
+    """The operator of a row program, as it is on GPUs."""
+    operator: Any = ops.load(workload.op)
+    return operator.on_device
+
+
 @functools.lru_cache(maxsize=1)  # for all sets of buffers of a point
 def _repeated(workload: Workload, at: tuple[tuple[str, int], ...], seed: int) -> list[np.ndarray]:
     """The operator's inputs; of large ones only the beginning is made, and repeated."""
-    operator: Any = ops.load(workload.op)
+    operator = rows_operator(workload)
     sizes = dict(at)
     leading = next(iter(workload.dims))  # M, or the N of a flat operator
     width = 1 if leading == "N" else sizes["N"]

@@ -85,7 +85,7 @@ class Element:
         """What a name stands for."""
         if name in self.values:
             return self.values[name]
-        if name in self.tiles.operands and self.tiles.operands[name].role != "scalar":
+        if name in self.tiles.operands and self.tiles.operands[name].role in ("row", "vector"):
             self.values[name] = self._load(name)
         elif name in self.tiles.scratch:
             self.values[name] = self._scratch(name)

@@ -19,25 +19,26 @@ def i64(value: int) -> tirx.IntImm:
 class Memory:
     """The operands of a program and what its kernel has besides, by name."""
 
-    def __init__(self, program: Program, dtype: str, n: int | None, *, flat: bool) -> None:
+    def __init__(self, program: Program, dtype: str, n: int | None) -> None:
         if program.constants:
             raise CodegenError("tables for the vectors of a CPU have no place in a kernel for a GPU")
         self.program = program
         self.rows = tirx.Var("rows", "int64")
         self.n: Expr = tirx.Var("n", "int64") if n is None else i64(n)
         self.params = [tirx.Var(name, "float32") for name in program.params]
+        # From row to row of an operand, in elements; a launch brings one for each operand, in order.
+        in_memory = [o for o in program.operands if o.role != "scratch"]
+        self.strides = {o.name: tirx.Var(f"stride{i}", "int64") for i, o in enumerate(in_memory) if o.role == "row"}
         self.low = dtype != "float32"
         self.kinds = {o.name: dtype if o.dtype == "data" else o.dtype for o in program.operands}
-        extents: dict[str, Expr] = {
-            "row": self.n if flat else self.rows * self.n,
-            "vector": self.n,
-            "partial": self.n,
-            "scalar": self.rows,
-        }
+        extents: dict[str, Expr] = {"vector": self.n, "partial": self.n, "scalar": self.rows, "single": i64(1)}
+        extents |= {name: self.rows * stride for name, stride in self.strides.items()}
         self.operands = {o.name: o for o in program.operands if o.role != "scratch"}
         # Arguments, and what is seen of them: TVM passes a pointer for each buffer that is used.
         self._arguments = {
-            o.name: tirx.decl_buffer((extents[o.role],), storage.memory(self.kinds[o.name]), o.name)
+            o.name: tirx.decl_buffer(
+                (extents[o.name if o.role == "row" else o.role],), storage.memory(self.kinds[o.name]), o.name
+            )
             for o in self.operands.values()
         }
         self._buffer = {

@@ -21,6 +21,7 @@ from .row_memory import Memory, i64
 
 WORD = 4  # bytes
 LOAD = 4  # words of the widest load
+TRAP = tirx.Evaluate(tirx.call_extern("int32", "__trap"))
 
 
 @dataclass(frozen=True)
@@ -42,9 +43,11 @@ class Tiles(Memory):
     """Makes the statements of one kernel that go through a thread's vectors."""
 
     def __init__(self, program: Program, dtype: str, n: int | None, *, flat: bool) -> None:
-        super().__init__(program, dtype, n, flat=flat)
+        super().__init__(program, dtype, n)
+        self.flat = flat
         # Of the row that the code now is for: which, whether there is one, its vectors, scalars, what is in registers.
         self.row: Expr = i64(0)
+        self.starts: dict[str, Expr] = {}  # where an operand's row begins, in units of its loads
         self.there: Expr | None = None
         self.limit: Expr = i64(0)
         self.row_start: list[tirx.Stmt] = []
@@ -69,25 +72,27 @@ class Tiles(Memory):
     def begin_row(self, row: Expr, walk: Walk) -> None:
         """What follows is for this row; a group that is past the last one has no vectors."""
         self.scalars, self.held, self.row_start = {}, set(), []
-        if isinstance(row, tirx.IntImm):
-            self.row, self.limit = row, walk.vectors
-            return
         a = Arithmetic(self.slots)
-        place = a.bind(row)
-        self.row = a.bind(tirx.min(place, self.rows - i64(1)))
-        self.there = place < self.rows
-        self.limit = a.bind(tirx.Select(self.there, walk.vectors, i64(0)))
+        if self.flat:  # for the rows that there are
+            self.row, self.limit = row, walk.vectors
+        else:
+            place = a.bind(row)
+            self.row = a.bind(tirx.min(place, self.rows - i64(1)))
+            self.there = place < self.rows
+            self.limit = a.bind(tirx.Select(self.there, walk.vectors, i64(0)))
+        for name, stride in self.strides.items():
+            self.starts[name] = a.bind(self.row * self.in_loads(name, walk, stride))
         self.row_start = a.statements
 
     def given(self) -> list[tirx.Stmt]:
-        """Loads the scalar operands that are read."""
+        """Loads what is read of scalar operands, and of those that all rows share."""
         a = Arithmetic(self.slots)
         names = set().union(*(used(step) for step in self.program.steps))
         for o in self.operands.values():
-            if o.role == "scalar" and not o.written and o.name in names:
-                self.scalars[o.name] = a.value(
-                    storage.load(self.kinds[o.name], tirx.BufferLoad(self._buffer[o.name], [self.row]))
-                )
+            if o.role in ("scalar", "single") and not o.written and o.name in names:
+                at = self.row if o.role == "scalar" else i64(0)
+                element = tirx.BufferLoad(self._buffer[o.name], [at])
+                self.scalars[o.name] = a.value(storage.load(self.kinds[o.name], element))
         return a.statements
 
     def once(self, step: Scalars) -> list[tirx.Stmt]:
@@ -96,6 +101,9 @@ class Tiles(Memory):
         names = Names(self.common)
         for name, f in step.values.items():
             self.scalars[name] = a.value(f(names))
+        if step.must:
+            assert self.there is not None
+            a.add(tirx.IfThenElse(tirx.And(self.there, tirx.Not(a.value(step.must(names)))), TRAP, None))
         puts: list[tirx.Stmt] = []
         for name, f in step.store.items():
             value = a.value(to_memory(self.kinds[name], f(names)))
@@ -110,6 +118,8 @@ class Tiles(Memory):
         """What a name stands for that is the same for the whole row."""
         if name == "n":
             return self.n.astype("float32")
+        if name == "length":
+            return self.n
         if name in self.program.params:
             return self.params[self.program.params.index(name)]
         return self.scalars[name]
@@ -209,9 +219,22 @@ class Tiles(Memory):
             return self.registers(f"raw_{name}", self.width(name, walk) * walk.count, "uint32")
         return self.registers(f"one_{name}", walk.count)
 
+    def load_words(self, name: str, walk: Walk) -> int:
+        """Words of the widest load of an operand's vector."""
+        return min(self.width(name, walk), LOAD)
+
+    def in_loads(self, name: str, walk: Walk, elements: Expr) -> Expr:
+        """A distance in units of an operand's loads: elements, or as many words as are loaded at once."""
+        if walk.vector == 1:
+            return elements
+        at_once = self.load_words(name, walk) * WORD // storage.size(self.kinds[name])
+        return tirx.shift_right(elements, i64(at_once.bit_length() - 1))
+
     def place(self, name: str, walk: Walk, vector: Expr) -> Expr:
-        """Where a vector of the current row is, in vectors."""
-        return vector if self.operands[name].role == "vector" else self.row * walk.vectors + vector
+        """Where a vector of the current row begins, in units of the operand's loads."""
+        loads = self.width(name, walk) // self.load_words(name, walk) if walk.vector > 1 else 1
+        at = vector * i64(loads)
+        return at + self.starts[name] if name in self.starts else at
 
     def index(self, walk: Walk, vector: Expr, i: Expr) -> Expr:
         """Which element of its row an element of a vector is."""
@@ -220,11 +243,10 @@ class Tiles(Memory):
     def _word_chunks(self, o: Operand, walk: Walk, k: Expr, vector: Expr) -> list[tuple[list[Expr], list[Expr]]]:
         """Where the widest loads of a vector are: in registers, in memory."""
         width = self.width(o.name, walk)
-        place = self.place(o.name, walk, vector)
-        size = min(width, LOAD)
+        place, size = self.place(o.name, walk, vector), self.load_words(o.name, walk)
         out = []
         for at in range(0, width, size):
-            here, there = k * i32(width) + i32(at), place * i64(width) + i64(at)
+            here, there = k * i32(width) + i32(at), (place + i64(at // size)) * i64(size)
             out.append(([T.ramp(here, 1, size)], [T.ramp(there, i64(1), size)]) if size > 1 else ([here], [there]))
         return out
 

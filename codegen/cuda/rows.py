@@ -54,7 +54,7 @@ class RowsKernel(Tiles):
 
     def __init__(self, program: Program, dtype: str, shape: Shape, n: int | None, *, flat: bool) -> None:
         super().__init__(program, dtype, n, flat=flat)
-        self.shape, self.flat = shape, flat
+        self.shape = shape
         self.block, self.thread = tirx.Var("block", "int32"), tirx.Var("thread", "int32")
 
     def loop(self, name: str, extent: Expr, body: Callable[[tirx.Var], tirx.Stmt]) -> tirx.Stmt:
@@ -79,12 +79,17 @@ class RowsKernel(Tiles):
             total = total + (tirx.Select(vectors <= i64(WARP), vectors, many) > i64(1 << k)).astype("int32")
         return total
 
+    def tiles_of_row(self) -> Expr:
+        """Of a flat program: what a block takes at a time."""
+        s = self.shape
+        at_once = i64(s.threads * s.vector * s.unroll)
+        return (self.n + (at_once - i64(1))) // at_once
+
     def grid(self) -> Expr:
         """Blocks of a launch."""
         s = self.shape
         if self.flat:
-            at_once = i64(s.threads * s.vector * s.unroll)
-            blocks = (self.n + (at_once - i64(1))) // at_once
+            blocks = self.rows * self.tiles_of_row()
         else:
             threads = i64(s.threads)
             blocks = (
@@ -222,21 +227,34 @@ class RowsKernel(Tiles):
         return [*a.statements, body]
 
     def of_elements(self) -> list[tirx.Stmt]:
-        """Of a flat program: whole vectors, then the rest."""
+        """Of a flat program: whole vectors, then the rest; rows that are apart consist of whole vectors."""
         s = self.shape
         a = Arithmetic(self.slots)
         self.blocks = a.bind(self.grid())
         (step,) = self.program.steps
         assert isinstance(step, Pass)
-        threads = self.blocks.astype("int64") * i64(s.threads)
-        lane = a.bind(self.block.astype("int64") * i64(s.threads) + self.thread.astype("int64"))
+        threads, blocks = i64(s.threads), self.blocks.astype("int64")
+        lane, first = self.thread.astype("int64"), self.block.astype("int64")
         vectors = self.n // i64(s.vector)
         main = Walk(s.vector, s.unroll, threads, lane, vectors, kept=False)
-        rest = Walk(1, 1, i64(1), lane + vectors * i64(s.vector), self.n, kept=False)
-        self.begin_row(i64(0), main)
-        out = self.along(step, main)
+        of_row = a.bind(self.tiles_of_row())
+
+        def one(turn: tirx.Var) -> tirx.Stmt:
+            inner = Arithmetic(self.slots)
+            tile = inner.bind(first + turn * blocks)
+            # The same for the whole block, and nothing where rows are passed as one.
+            quotient = tirx.truncdiv(tile.astype("int32"), of_row.astype("int32")).astype("int64")
+            row = inner.bind(tirx.if_then_else(self.rows > i64(1), quotient, i64(0)))
+            self.begin_row(row, main)
+            start = inner.bind((tile - row * of_row) * i64(s.threads * s.unroll))
+            return sequence(*inner.statements, *self.row_start, *self.given(), *self.tile(step, main, start))
+
+        rest = Walk(1, 1, i64(1), first * threads + lane + vectors * i64(s.vector), self.n, kept=False)
+        mark = self.slots.mark()
+        a.add(self.loop("turn", tirx.truncdiv(self.rows * of_row - first + (blocks - i64(1)), blocks), one))
+        self.slots.release(mark)
         self.begin_row(i64(0), rest)
-        return [*a.statements, *out, *self.tile(step, rest, i64(0))]
+        return [*a.statements, *self.row_start, *self.given(), *self.tile(step, rest, i64(0))]
 
     def func(self) -> tirx.PrimFunc:
         """The whole."""
@@ -254,8 +272,7 @@ class RowsKernel(Tiles):
         if self.rooms:
             rooms = {self.argument(name): room for name, room in self.rooms.items()}
             body = sequence(*map(tirx.AllocBuffer, rooms.values()), body, summed(rooms, slots, self.n))
-        sizes = [self.rows] if not self.flat else []
-        sizes += [] if isinstance(self.n, tirx.IntImm) else [self.n]
+        sizes = [self.rows, *([] if isinstance(self.n, tirx.IntImm) else [self.n]), *self.strides.values()]
         func = tirx.PrimFunc([*self.buffers, *sizes, *self.params], self.slots.fitted(body))
         # A flat program may work in place.
         return func.with_attr({"tirx.noalias": not self.flat, "global_symbol": "main"})
@@ -273,3 +290,8 @@ def rows_kernel(program: Program, dtype: str, shape: Shape, n: int | None = None
 def operands(program: Program) -> Sequence[str]:
     """The buffers of a launch: scratch is the kernel's own affair."""
     return [o.name for o in program.operands if o.role != "scratch"]
+
+
+def sizes(program: Program) -> Sequence[str]:
+    """The sizes of a launch: with each operand's stride from row to row, in elements, which only rows have."""
+    return ["rows", "n", *(f"stride{i}" for i in range(len(operands(program))))]

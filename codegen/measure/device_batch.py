@@ -142,7 +142,7 @@ def request_of(one: Candidate, source: DeviceSource, predicted: Sequence[float |
     operator: Any = ops.load(workload.op)
     operands: list[list[Any]] = []
     if driver == "cuda_rows":
-        program = next(iter(operator.variants(workload.dtype).values()))
+        program = next(iter(operator.device_variants(workload.dtype).values()))
         of = {o.name: o for o in program.operands}
         operands = [[name, of[name].role, of[name].written, of[name].dtype] for name in kernel.buffers]
     decisive = device_points.decisive(workload, driver, flat=getattr(operator, "flat", False))

@@ -48,7 +48,10 @@ class RowsOperator:
     # Whether kernels for GPUs are shipped; their programs, in every dtype, if not as ``make`` and ``low``.
     device_default: bool = False
     device: Callable[[], Program | Mapping[str, Program]] | None = None
-    # Where the defaults of the space on a GPU are not the best for float16 and bfloat16: what ptxas would spill.
+    # The operator as it is on GPUs, where its program there has other operands or parameters.
+    device_form: RowsOperator | None = None
+    # Where the defaults of the space on a GPU are not the best; for float16 and bfloat16 with the second ones on top.
+    device_knobs: Mapping[str, int] = field(default_factory=dict)
     device_knobs_low: Mapping[str, int] = field(default_factory=dict)
     # Where the space's defaults are not the best; for float16 and bfloat16, ``knobs_low`` on top.
     knobs: Mapping[str, int] = field(default_factory=dict)
@@ -62,7 +65,14 @@ class RowsOperator:
 
     def device_variants(self, dtype: str) -> Mapping[str, Program]:
         """The same on a GPU."""
+        if self.device_form:
+            return self.device_form.variants(dtype)
         return _by_activation(self.device()) if self.device else self.variants(dtype)
+
+    @property
+    def on_device(self) -> RowsOperator:
+        """Whose inputs, calls and parameters are those of a kernel on a GPU."""
+        return self.device_form or self
 
     def arguments(self, sizes: Mapping[str, int]) -> tuple[float, ...]:
         """The values of the program's parameters."""
@@ -89,7 +99,7 @@ class RowsOperator:
     def shapes(self, sizes: Mapping[str, int]) -> list[tuple[str, tuple[int, ...]]]:
         """The inputs' names and shapes."""
         m, n = sizes.get("M", 1), sizes["N"]
-        of = {"row": (m, n), "vector": (n,), "scalar": (m,)}
+        of: dict[str, tuple[int, ...]] = {"row": (m, n), "vector": (n,), "scalar": (m,), "single": (1,)}
         program = next(iter(self.variants().values()))
         return [(o.name, of[o.role]) for o in program.operands if not o.written]
 
@@ -109,7 +119,7 @@ class RowsOperator:
     def bytes(self, sizes: Mapping[str, int]) -> int:
         """Every operand once, in float32."""
         m, n = sizes.get("M", 1), sizes["N"]
-        elements = {"row": m * n, "vector": n, "partial": n, "scalar": m, "scratch": 0}
+        elements = {"row": m * n, "vector": n, "partial": n, "scalar": m, "scratch": 0, "single": 1}
         program = next(iter(self.variants().values()))
         return sum(elements[o.role] * (8 if o.dtype == "int64" else 4) for o in program.operands)
 
@@ -138,7 +148,7 @@ class RowsOperator:
         if name not in (None, DeviceRowsSpace.name):
             raise CodegenError(f"{workload.key} has no space {name!r} on {target.name}; known: {DeviceRowsSpace.name}")
         variants = self.device_variants(workload.dtype)
-        knobs = self.device_knobs_low if workload.dtype != "float32" else {}
+        knobs = {**self.device_knobs, **(self.device_knobs_low if workload.dtype != "float32" else {})}
         return cast("Space", DeviceRowsSpace(workload, target, variants, flat=self.flat, defaults=knobs))
 
     def device_workloads(self) -> Sequence[Workload]:

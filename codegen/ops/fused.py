@@ -104,15 +104,19 @@ def _gated_backward(name: str) -> Program:
     return Program(operands, (Pass({"a": lambda v: f(v.gate)}, store=store),))
 
 
-def _star_relu() -> Program:
+def _star_relu(device: bool = False) -> Program:
+    """On a GPU the factors stay in its memory: to read them would be to wait for it."""
     from ..activations import squared_relu
     from ..program import Operand, Pass, Program
 
+    names = ("scale", "shift")
+    factors = tuple(Operand(name, "single") for name in names) if device else ()
     store: dict[str, Value] = {"y": lambda v: v.scale * squared_relu(v.x) + v.shift}
-    return Program((Operand("x"), Operand("y", written=True)), (Pass(store=store),), ("scale", "shift"))
+    operands = (Operand("x"), *factors, Operand("y", written=True))
+    return Program(operands, (Pass(store=store),), () if device else names)
 
 
-def _star_relu_backward() -> Program:
+def _star_relu_backward(device: bool = False) -> Program:
     from ..activations import squared_relu, squared_relu_backward
     from ..program import Operand, Pass, Program, Scalars
 
@@ -124,11 +128,12 @@ def _star_relu_backward() -> Program:
     operands = (
         Operand("g"),
         Operand("x"),
+        *([Operand("scale", "single")] if device else ()),
         Operand("dx", written=True),
         *(Operand(name, "scalar", written=True, dtype="float32") for name in sums),
     )
     last = Scalars(store={"dscale": lambda v: v.of_scale, "dshift": lambda v: v.of_shift})
-    return Program(operands, (walk, last), ("scale",))
+    return Program(operands, (walk, last), () if device else ("scale",))
 
 
 def _aten(name: str, *args: Any) -> Callable[..., Any]:
@@ -183,6 +188,22 @@ def _ours(name: str, *args: Any) -> Callable[..., Any]:
     return call
 
 
+def _on_device(name: str, make: Callable[[bool], Program]) -> RowsOperator:
+    """star_relu or its gradient with the factors as tensors."""
+
+    def aten(*tensors: Any) -> Any:
+        factors = tensors[1 + name.endswith("backward") :]
+        return _aten(name, *factors)(*tensors[: -len(factors)])
+
+    def ours(*tensors: Any) -> Any:
+        import torch
+
+        more = [tensors[-1]] if name.endswith("backward") else []
+        return getattr(torch.ops.tvmops, name)(*tensors, *more)
+
+    return RowsOperator(name, lambda: make(True), aten, ours, flops_per_element=10)
+
+
 def _operator(name: str, make: Any, params: tuple[float, ...] = (), **kwargs: Any) -> RowsOperator:
     aten, ours = _aten(name, *params), _ours(name, *params)
     return RowsOperator(name, make, aten, ours, params=params, flops_per_element=10, **kwargs)
@@ -201,7 +222,12 @@ OPERATORS = {
             "gated_activation", _programs(_gated), flat=True, device_default=True, device=_programs(_gated, ON_GPU)
         ),
         _operator("gated_activation_backward", _programs(_gated_backward), flat=True),
-        _operator("star_relu", _star_relu, (0.9, -0.4), flat=True),
-        _operator("star_relu_backward", _star_relu_backward, (0.9,)),
+        _operator("star_relu", _star_relu, (0.9, -0.4), flat=True, device_form=_on_device("star_relu", _star_relu)),
+        _operator(
+            "star_relu_backward",
+            _star_relu_backward,
+            (0.9,),
+            device_form=_on_device("star_relu_backward", _star_relu_backward),
+        ),
     )
 }

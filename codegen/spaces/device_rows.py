@@ -12,7 +12,7 @@ from tvm import tirx
 
 from ..cuda.kernel import DeviceKernel
 from ..cuda.plan import rows_plan_size
-from ..cuda.rows import Shape, operands, rows_kernel
+from ..cuda.rows import Shape, operands, rows_kernel, sizes
 from ..leaves import storage
 from ..program import Pass, Program, used
 from ..target import GpuTarget
@@ -21,7 +21,6 @@ from .constraints import Choice, Constraint, Relation
 from .rows import ROLES
 from .space import Knob
 
-SIZES = ("rows", "n")
 WORD = 4  # bytes of a register
 # Registers of a thread: at least, for a word that is kept or in flight, and for a load (its address, and whether it is
 # one of the row). Fitted to what ptxas 13.0 says for sm_80 of 231 choices of 12 programs in three dtypes, each with at
@@ -59,16 +58,16 @@ class DeviceRowsSpace:
             Knob("unroll", (1, 2, 4, 8), "vectors in flight of rows that are not kept"),
             Knob("blocks", (1, 2, 4, 8, 16, 32, 64), "blocks of a grid, at most, for each multiprocessor"),
         )
-        sizes = ("vector_bytes", "kept", "unroll")
+        on_registers = ("vector_bytes", "kept", "unroll")
         self.constraints = (
             Relation(
                 f"registers of a thread, estimated: at most {target.registers_thread}, or they spill",
-                sizes,
+                on_registers,
                 lambda c: self.registers(c) <= target.registers_thread,
             ),
             Relation(
                 f"registers of a block, estimated: at most {target.registers_sm}",
-                ("threads", *sizes),
+                ("threads", *on_registers),
                 lambda c: self.registers(c) * c["threads"] <= target.registers_sm,
             ),
             Relation(
@@ -144,9 +143,9 @@ class DeviceRowsSpace:
             def make(program: Program = program) -> tirx.PrimFunc:
                 return rows_kernel(program, dtype, shape, n, flat=self.flat)
 
-            name = f"launch.{variant}" if variant else "launch"
+            name, names = f"launch.{variant}" if variant else "launch", tuple(operands(program))
             kernels.append(
-                DeviceKernel(symbol, make, tuple(operands(program)), SIZES, program.params, "plain", PASS_CONFIG, name)
+                DeviceKernel(symbol, make, names, tuple(sizes(program)), program.params, "plain", PASS_CONFIG, name)
             )
         return kernels
 

@@ -20,7 +20,7 @@ from .space import Choice, Knob, Leaf
 # Upper bounds of the size buckets of a plan; the last bucket has none. csrc/drivers/rows.cpp has the same.
 LENGTH_BOUNDS = (16, 128, 1024)
 ELEMENT_BOUNDS = (1 << 10, 1 << 14, 1 << 18, 1 << 22)
-ROLES = ("row", "vector", "scalar", "partial", "scratch")
+ROLES = ("row", "vector", "scalar", "partial", "scratch", "single")
 FORMS = 2  # row, column
 NEVER = 1 << 40
 

@@ -61,6 +61,7 @@ Outcome gemm(const GemmKernel& kernel, const GemmProblem& problem, const GemmSiz
 
 // Why no kernel of a GPU serves a call, in the words of tvmops.explain.
 inline constexpr const char* kMisaligned = "an operand does not begin at a multiple of 16 bytes";
+inline constexpr const char* kMisalignedRows = "rows do not begin at multiples of 16 bytes";
 inline constexpr const char* kRagged = "a size or stride is not the multiple that the kernels need";
 inline constexpr const char* kTooLarge = "sizes beyond 32 bits";
 inline constexpr const char* kScattered = "operands that are not contiguous";

@@ -1,8 +1,9 @@
-// Row programs on a GPU: what drivers/rows.h is on a CPU, over contiguous rows alone.
+// Row programs on a GPU: what drivers/rows.h is on a CPU, over rows whose elements are neighbours.
 //
-// A launch gets the operands of the program in order, the sizes rows and n, and the program's parameters. A program
-// with activations has a launch for each of them, "launch.gelu" and so on. Partial operands are sums over all rows, as
-// on a CPU; whoever calls brings memory for all of them.
+// A launch gets the operands of the program in order, the sizes rows and n and for each operand its stride from row to
+// row (of those that are rows), and the program's parameters. A program with activations has a launch for each of them,
+// "launch.gelu" and so on. Partial operands are sums over all rows, as on a CPU; whoever calls brings memory for all of
+// them.
 #ifndef TVMOPS_CUDA_ROWS_H_
 #define TVMOPS_CUDA_ROWS_H_
 
@@ -24,7 +25,7 @@ struct RowsKernel : Kernel {
   int64_t align = 1;  // of n, in elements; of flat work, of the whole
   int operands = 0;
   drivers::RowsOperand operand[drivers::RowsKernel::kMaxOperands] = {};
-  bool flat = false;  // no element depends on another: all rows are passed as one, where every operand has them
+  bool flat = false;  // no element depends on another: rows that follow each other in memory are passed as one
 
   bool by_size() const { return flat || n > 0; }
   int specificity() const { return n > 0; }
@@ -36,7 +37,7 @@ const char* refusal(const RowsKernel& kernel, int64_t rows, int64_t n, int64_t i
 const char* refusal(const RowsKernel& kernel, const drivers::RowsProblem& problem);
 
 struct RowsSizes {
-  int64_t list[2];
+  int64_t list[2 + drivers::RowsKernel::kMaxOperands];
   RowsSizes(const RowsKernel& kernel, const drivers::RowsProblem& problem);
 };
 

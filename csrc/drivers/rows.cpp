@@ -136,6 +136,8 @@ class Run {
             s[i] = static_cast<int>(round_up(p_.n, kLine));
             p[i] = runtime::scratch<float>(kScratchRow, static_cast<size_t>(k_.height * s[i]));
             break;
+          case Role::kSingle:  // no kernel of a CPU has one
+            break;
         }
       }
       const int64_t count = std::min(step, end - r);

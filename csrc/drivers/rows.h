@@ -22,8 +22,9 @@ using RowsFn = void(void*, void*, void*, void*, void*, void*, void*, void*, void
                     int, int, int, int, int rows, int n, float, float, float, float);
 
 // row: an element per element of the row; vector: [n], the same for all rows; scalar: one per row; partial: [n],
-// float32, the sum over all rows; scratch: float32, room for the row (in column form, the tile) that is worked on.
-enum class Role : uint8_t { kRow, kVector, kScalar, kPartial, kScratch };
+// float32, the sum over all rows; scratch: float32, room for the row (in column form, the tile) that is worked on;
+// single: one element for all rows, of programs for GPUs alone.
+enum class Role : uint8_t { kRow, kVector, kScalar, kPartial, kScratch, kSingle };
 
 struct RowsOperand {
   Role role;

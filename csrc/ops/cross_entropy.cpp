@@ -18,35 +18,16 @@ using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 using OptionalTensor = std::optional<Tensor>;
 
+const OpKey kCrossEntropy("cross_entropy"), kCrossEntropyBackward("cross_entropy_backward");
+
 namespace {
 
-const OpKey kForward("cross_entropy"), kBackward("cross_entropy_backward");
-
-// What a call has beside logits and classes.
-struct Options {
-  OptionalTensor weight;
-  int64_t reduction, ignore_index;
-  double smoothing;
-
-  bool weighted() const { return weight && weight->defined(); }
-};
+using Parts = std::tuple<Tensor, Tensor, Tensor>;
 
 // The dimension of the classes.
 int64_t class_dim(const Tensor& x) { return x.dim() > 1; }
 
-// Whether the kernels' formulas are those of the call; sizes may be symbols.
-bool covered(const Tensor& x, const Tensor& target, const Options& o) {
-  const auto on_cpu = [](const Tensor& t) { return t.layout() == at::kStrided && t.device().is_cpu(); };
-  if (x.dim() == 0 || storage_of(x.scalar_type()) == kStorages || target.scalar_type() != at::kLong || !on_cpu(x) ||
-      !on_cpu(target) || target.dim() != x.dim() - 1)
-    return false;
-  for (int64_t d = 0; d < target.dim(); d++)
-    if (target.sym_size(d) != x.sym_size(d ? d + 1 : 0)) return false;
-  if (o.reduction < 0 || o.reduction > 2 || !(o.smoothing >= 0 && o.smoothing <= 1)) return false;
-  if (!o.weighted()) return true;
-  return o.smoothing == 0 && o.weight->dim() == 1 && o.weight->sym_size(0) == x.sym_size(class_dim(x)) &&
-         o.weight->scalar_type() == x.scalar_type() && on_cpu(*o.weight);
-}
+const OpKey &kForward = kCrossEntropy, &kBackward = kCrossEntropyBackward;
 
 Tensor aten(const Tensor& x, const Tensor& target, const OptionalTensor& weight, int64_t reduction,
             int64_t ignore_index, double smoothing) {
@@ -55,7 +36,7 @@ Tensor aten(const Tensor& x, const Tensor& target, const OptionalTensor& weight,
 
 // A call whose operands a kernel can read.
 struct Call {
-  Call(const Tensor& logits, const Tensor& target, const Options& o)
+  Call(const Tensor& logits, const Tensor& target, const ClassOptions& o)
       : problem(rows_problem(logits.sizes(), class_dim(logits))),
         x(row_operand(logits, problem, problem.operand[0])),
         classes(target.contiguous()),
@@ -79,15 +60,15 @@ RowsChoice choose(const OpKey& op, const Tensor& x) {
   return choose_rows(op, storage_of(x.scalar_type()), p.outer, p.n, p.inner);
 }
 
-bool readable(const Tensor& x, const Tensor& target, const Options& o) {
-  return covered(x, target, o) && is_readable(x) && x.numel() > 0;
+bool readable(const Tensor& x, const Tensor& target, const ClassOptions& o) {
+  return covers_classes(x, target, o) && is_readable(x) && x.numel() > 0;
 }
 
 struct Loss {
   Tensor loss, stats, total;  // total: what a mean was divided by
 };
 
-std::optional<Loss> by_kernel(const Tensor& logits, const Tensor& target, const Options& o) {
+std::optional<Loss> by_kernel(const Tensor& logits, const Tensor& target, const ClassOptions& o) {
   if (!readable(logits, target, o)) {
     record_aten(kForward.name(), {logits, target}, kUnsupported);
     return std::nullopt;
@@ -118,54 +99,24 @@ std::optional<Loss> by_kernel(const Tensor& logits, const Tensor& target, const 
   return result;
 }
 
-using Parts = std::tuple<Tensor, Tensor, Tensor>;
-
-// The same by ATen; differentiable only in its first result.
-Parts forward_aten(const Tensor& x, const Tensor& target, const OptionalTensor& weight, int64_t reduction,
-                   int64_t ignore_index, double smoothing) {
-  const int64_t dim = class_dim(x);
-  const Tensor wide = x.to(at::kFloat), maximum = wide.amax(dim), differences = wide - maximum.unsqueeze(dim);
-  const Tensor stats = at::stack({maximum, differences.logsumexp(dim), differences.sum(dim)}).reshape({3, -1});
-  const Tensor counts = target != ignore_index;
-  Tensor total = at::ones({}, x.options().dtype(at::kDouble));
-  if (reduction == at::Reduction::Mean) {
-    total = counts.to(at::kDouble);
-    if (weight && weight->defined()) total = total * weight->take(target.where(counts, 0));
-    total = total.sum();
-  }
-  return {aten(x, target, weight, reduction, ignore_index, smoothing), stats, total};
-}
-
 Parts forward_cpu(const Tensor& x, const Tensor& target, const OptionalTensor& weight, int64_t reduction,
                   int64_t ignore_index, double smoothing) {
   if (auto result = by_kernel(x, target, {weight, reduction, ignore_index, smoothing}))
     return {result->loss, result->stats, result->total};
-  return forward_aten(x, target, weight, reduction, ignore_index, smoothing);
-}
-
-// g * weight * (softmax - smoothed one) / total, differentiable in g and x.
-Tensor backward_aten(const Tensor& g, const Tensor& x, const Tensor& target, const OptionalTensor& weight,
-                     const Tensor&, const Tensor& total, int64_t reduction, int64_t ignore_index, double smoothing) {
-  const int64_t dim = class_dim(x);
-  const Tensor counts = target != ignore_index, classes = target.where(counts, 0);
-  Tensor factors = g / total.to(g.scalar_type()) * counts;
-  if (weight && weight->defined()) factors = factors * weight->take(classes);
-  const Tensor ones = at::zeros_like(x).scatter(dim, classes.unsqueeze(dim), 1 - smoothing);
-  const double share = smoothing / static_cast<double>(x.size(dim));
-  return (at::softmax(x, dim) - ones - share) * factors.unsqueeze(dim);
+  return cross_entropy_forward_aten(x, target, weight, reduction, ignore_index, smoothing);
 }
 
 Tensor backward_cpu(const Tensor& g, const Tensor& logits, const Tensor& target, const OptionalTensor& weight,
                     const Tensor& stats, const Tensor& total, int64_t reduction, int64_t ignore_index,
                     double smoothing) {
-  const Options o{weight, reduction, ignore_index, smoothing};
+  const ClassOptions o{weight, reduction, ignore_index, smoothing};
   const auto dtype = logits.scalar_type();
   const bool each = reduction == at::Reduction::None;
   if (!readable(logits, target, o) || !is_readable(g) || g.scalar_type() != dtype ||
       (each ? g.sizes() != target.sizes() : g.numel() != 1) || stats.scalar_type() != at::kFloat ||
       stats.numel() != 3 * target.numel() || total.scalar_type() != at::kDouble || total.numel() != 1) {
     record_aten(kBackward.name(), {g, logits, target}, kUnsupported);
-    return backward_aten(g, logits, target, weight, stats, total, reduction, ignore_index, smoothing);
+    return cross_entropy_backward_aten(g, logits, target, weight, stats, total, reduction, ignore_index, smoothing);
   }
   RowsChoice choice = choose(kBackward, logits);
   Tensor dx;
@@ -191,7 +142,9 @@ Tensor backward_cpu(const Tensor& g, const Tensor& logits, const Tensor& target,
     }
   }
   record(kBackward, logits, choice);
-  return choice ? dx : backward_aten(g, logits, target, weight, stats, total, reduction, ignore_index, smoothing);
+  return choice
+             ? dx
+             : cross_entropy_backward_aten(g, logits, target, weight, stats, total, reduction, ignore_index, smoothing);
 }
 
 Tensor meta_loss(const Tensor& x, const Tensor& target, int64_t reduction) {
@@ -242,7 +195,7 @@ struct Gradient : torch::autograd::Function<Gradient> {
                context->saved_data["smoothing"].toDouble());
     };
     // To be differentiated again: by ATen's own formulas.
-    const Tensor dx = c10::GradMode::is_enabled() ? compute(&backward_aten)
+    const Tensor dx = c10::GradMode::is_enabled() ? compute(&cross_entropy_backward_aten)
                                                   : compute([](const auto&... args) { return op.call(args...); });
     return {dx, Tensor(), Tensor(), Tensor(), Tensor(), Tensor()};
   }
@@ -255,8 +208,12 @@ Tensor autograd(const Tensor& x, const Tensor& target, const OptionalTensor& wei
   if (needs_aten_autograd(kForward.name(), {x, weighted ? *weight : Tensor()}))
     return aten(x, target, weight, reduction, ignore_index, smoothing);
   if (wants_gradient({x, weighted ? *weight : Tensor()})) {
-    if (covered(x, target, {weight, reduction, ignore_index, smoothing}) && !(weighted && weight->requires_grad()))
+    if (covers_classes(x, target, {weight, reduction, ignore_index, smoothing}) &&
+        !(weighted && weight->requires_grad())) {
+      if (x.is_cuda() && !cross_entropy_trains_on_gpu(x))
+        return aten(x, target, weight, reduction, ignore_index, smoothing);
       return Gradient::apply(x, target, weight, reduction, ignore_index, smoothing);
+    }
     record_aten(kForward.name(), {x, target}, kUnsupported);
     return aten(x, target, weight, reduction, ignore_index, smoothing);
   }
@@ -269,7 +226,7 @@ Tensor autograd_backward(const Tensor& g, const Tensor& x, const Tensor& target,
                          double smoothing) {
   static const auto op = handle<decltype(backward_cpu)>("tvmops::cross_entropy_backward");
   if (needs_aten_autograd(kBackward.name(), {g, x}) || wants_gradient({g, x}))
-    return backward_aten(g, x, target, weight, stats, total, reduction, ignore_index, smoothing);
+    return cross_entropy_backward_aten(g, x, target, weight, stats, total, reduction, ignore_index, smoothing);
   const at::AutoDispatchBelowADInplaceOrView guard;
   return op.call(g, x, target, weight, stats, total, reduction, ignore_index, smoothing);
 }
@@ -315,8 +272,8 @@ TORCH_LIBRARY_IMPL(tvmops, CPU, m) {
 
 TORCH_LIBRARY_IMPL(tvmops, CompositeExplicitAutograd, m) {
   m.impl("cross_entropy", &aten);
-  m.impl("cross_entropy_forward", &forward_aten);
-  m.impl("cross_entropy_backward", &backward_aten);
+  m.impl("cross_entropy_forward", &cross_entropy_forward_aten);
+  m.impl("cross_entropy_backward", &cross_entropy_backward_aten);
 }
 
 TORCH_LIBRARY_IMPL(tvmops, Meta, m) {

@@ -16,10 +16,13 @@ namespace tvmops::ops {
 using at::Tensor;
 using drivers::RowsProblem;
 
+const OpKey kGroupNormMoments("group_norm_moments"), kGroupNorm("group_norm"), kGroupNormSums("group_norm_sums"),
+    kGroupNormBackward("group_norm_backward");
+
 namespace {
 
-const OpKey kMoments("group_norm_moments"), kApply("group_norm"), kSums("group_norm_sums"),
-    kBackward("group_norm_backward");
+const OpKey &kMoments = kGroupNormMoments, &kApply = kGroupNorm, &kSums = kGroupNormSums,
+            &kBackward = kGroupNormBackward;
 
 constexpr int kScratchChannels = 6, kScratchVectors = 7;  // not the drivers'
 constexpr int64_t kBlockBytes = 256 << 10;                // of the groups that are worked on together
@@ -74,15 +77,6 @@ const float* weights(const OptionalTensor& w, int64_t channels, float missing, i
   return as_float32(w, channels, missing, room + which * channels, kept);
 }
 
-bool covers(const Tensor& x, int64_t groups, const OptionalTensor& weight, const OptionalTensor& bias) {
-  if (!is_readable(x) || x.dim() < 2 || x.numel() == 0 || !x.is_contiguous() || groups <= 0 || x.size(1) % groups != 0)
-    return false;
-  const auto fits = [&](const OptionalTensor& w) {
-    return !has(w) || (is_readable(*w) && w->dim() == 1 && w->size(0) == x.size(1) && goes_with(*w, x.scalar_type()));
-  };
-  return fits(weight) && fits(bias) && (!has(weight) || !has(bias) || weight->scalar_type() == bias->scalar_type());
-}
-
 // Both kernels that a call needs, or why ATen does it; recorded under the first key.
 struct Choice2 {
   RowsChoice first, second;
@@ -106,9 +100,18 @@ Tensor statistics(const Tensor& x, int64_t groups, at::ScalarType dtype) {
 
 }  // namespace
 
+bool covers_group_norm(const Tensor& x, int64_t groups, const OptionalTensor& weight, const OptionalTensor& bias) {
+  if (!is_readable(x) || x.dim() < 2 || x.numel() == 0 || !x.is_contiguous() || groups <= 0 || x.size(1) % groups != 0)
+    return false;
+  const auto fits = [&](const OptionalTensor& w) {
+    return !has(w) || (is_readable(*w) && w->dim() == 1 && w->size(0) == x.size(1) && goes_with(*w, x.scalar_type()));
+  };
+  return fits(weight) && fits(bias) && (!has(weight) || !has(bias) || weight->scalar_type() == bias->scalar_type());
+}
+
 std::optional<ThreeTensors> group_norm_kernel(const Tensor& x, int64_t groups, const OptionalTensor& weight,
                                               const OptionalTensor& bias, double eps) {
-  if (!covers(x, groups, weight, bias)) {
+  if (!covers_group_norm(x, groups, weight, bias)) {
     record_aten(kApply.name(), {x}, kUnsupported);
     return std::nullopt;
   }
@@ -162,7 +165,7 @@ ThreeTensors group_norm_backward_aten(const Tensor& grad, const Tensor& x, const
 ThreeTensors group_norm_backward_cpu(const Tensor& grad, const Tensor& x, const Tensor& mean, const Tensor& rstd,
                                      int64_t groups, const OptionalTensor& weight, const OptionalTensor& bias,
                                      double eps) {
-  const bool covered = covers(x, groups, weight, bias) && is_readable(grad) && grad.sizes() == x.sizes() &&
+  const bool covered = covers_group_norm(x, groups, weight, bias) && is_readable(grad) && grad.sizes() == x.sizes() &&
                        grad.scalar_type() == x.scalar_type() && mean.scalar_type() == at::kFloat;
   if (!covered) {
     record_aten(kBackward.name(), {grad, x}, kUnsupported);
@@ -272,6 +275,13 @@ TORCH_LIBRARY_IMPL(tvmops, CPU, m) {
   m.impl("group_norm_rows", &apply_rows);
   m.impl("group_norm_sums_rows", &sums_rows);
   m.impl("group_norm_backward_rows", &backward_rows);
+}
+
+TORCH_LIBRARY_IMPL(tvmops, CUDA, m) {
+  m.impl("group_norm_moments_rows", on_gpu<&moments_rows>);
+  m.impl("group_norm_rows", on_gpu<&apply_rows>);
+  m.impl("group_norm_sums_rows", on_gpu<&sums_rows>);
+  m.impl("group_norm_backward_rows", on_gpu<&backward_rows>);
 }
 
 }  // namespace tvmops::ops

@@ -7,9 +7,13 @@
 #include <optional>
 #include <tuple>
 
+#include "ops/kernel_table.h"
 #include "ops/normalization.h"
 
 namespace tvmops::ops {
+
+// Its parts: moments of groups and channels shifted and scaled; sums of the gradient, and the gradient.
+extern const OpKey kGroupNormMoments, kGroupNorm, kGroupNormSums, kGroupNormBackward;
 
 using ThreeTensors = std::tuple<at::Tensor, at::Tensor, at::Tensor>;
 
@@ -20,6 +24,13 @@ std::optional<ThreeTensors> group_norm_kernel(const at::Tensor& x, int64_t group
 // Under the CPU key, by a kernel or ATen.
 at::Tensor group_norm_cpu(const at::Tensor& x, int64_t groups, const OptionalTensor& weight, const OptionalTensor& bias,
                           double eps);
+
+// The same by ATen.
+ThreeTensors group_norm_forward_aten(const at::Tensor& x, int64_t groups, const OptionalTensor& weight,
+                                     const OptionalTensor& bias, double eps);
+
+// Whether a kernel can read a call's operands.
+bool covers_group_norm(const at::Tensor& x, int64_t groups, const OptionalTensor& weight, const OptionalTensor& bias);
 
 // The gradients of input, weight and bias; without elements for those that there are not. ATen's computes the
 // statistics anew, so that it may be differentiated again.

@@ -11,6 +11,15 @@ using at::Tensor;
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
+ThreeTensors group_norm_forward_aten(const Tensor& x, int64_t groups, const OptionalTensor& weight,
+                                     const OptionalTensor& bias, double eps) {
+  const auto type = at::toOpMathType(x.scalar_type());
+  const auto n = x.sym_size(0), c = x.sym_size(1);
+  const auto [y, mean, rstd] =
+      at::native_group_norm_symint(x.contiguous(), weight, bias, n, c, x.sym_numel() / (n * c), groups, eps);
+  return {y, mean.to(type), rstd.to(type)};
+}
+
 namespace {
 
 const char* const kName = "group_norm";
@@ -28,24 +37,15 @@ Tensor cpu(const Tensor& x, int64_t groups, const OptionalTensor& weight, const 
   return aten(x, groups, weight, bias, eps);
 }
 
-ThreeTensors forward_aten(const Tensor& x, int64_t groups, const OptionalTensor& weight, const OptionalTensor& bias,
-                          double eps) {
-  const auto type = at::toOpMathType(x.scalar_type());
-  const auto n = x.sym_size(0), c = x.sym_size(1);
-  const auto [y, mean, rstd] =
-      at::native_group_norm_symint(x.contiguous(), weight, bias, n, c, x.sym_numel() / (n * c), groups, eps);
-  return {y, mean.to(type), rstd.to(type)};
-}
-
 ThreeTensors forward_cpu(const Tensor& x, int64_t groups, const OptionalTensor& weight, const OptionalTensor& bias,
                          double eps) {
   if (auto out = group_norm_kernel(x, groups, weight, bias, eps)) return *std::move(out);
-  return forward_aten(x, groups, weight, bias, eps);
+  return group_norm_forward_aten(x, groups, weight, bias, eps);
 }
 
 ThreeTensors forward_meta(const Tensor& x, int64_t groups, const OptionalTensor& weight, const OptionalTensor& bias,
                           double eps) {
-  if (!all_meta({x})) return forward_aten(x, groups, weight, bias, eps);
+  if (!all_meta({x})) return group_norm_forward_aten(x, groups, weight, bias, eps);
   const auto statistic = [&] {
     return at::empty_symint({x.sym_size(0), groups}, x.options().dtype(at::toOpMathType(x.scalar_type())));
   };
@@ -163,7 +163,7 @@ TORCH_LIBRARY_IMPL(tvmops, CPU, m) {
 
 TORCH_LIBRARY_IMPL(tvmops, CompositeExplicitAutograd, m) {
   m.impl("group_norm", &aten);
-  m.impl("group_norm_forward", &forward_aten);
+  m.impl("group_norm_forward", &group_norm_forward_aten);
   m.impl("group_norm_backward", &group_norm_backward_aten);
 }
 

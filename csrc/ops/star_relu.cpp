@@ -71,6 +71,22 @@ Gradients call_backward(const Tensor& g, const Tensor& x, const Tensor& scale, c
   return op.call(g, x, scale, shift);
 }
 
+// Cuts memory that is walked as one row into rows, of which `operands` are; what is left over.
+int64_t cut(RowsProblem& p, std::initializer_list<int> operands) {
+  if (p.outer > 1 || p.n <= kRow) return 0;
+  const int64_t rest = p.n % kRow;
+  p.outer = p.n / kRow, p.n = kRow;
+  for (const int i : operands) p.operand[i].stride = kRow;
+  return rest;
+}
+
+// What is left over, as a row.
+void go_on(RowsProblem& p, std::initializer_list<int> operands, int64_t rest, int64_t element_bytes) {
+  for (const int i : operands)
+    p.operand[i].data = static_cast<char*>(p.operand[i].data) + p.outer * kRow * element_bytes;
+  p.outer = 1, p.n = rest;
+}
+
 Gradients backward_cpu(const Tensor& grad, const Tensor& x, const Tensor& scale, const Tensor& shift) {
   const Tensor g = as_readable_gradient(grad, x);
   const auto walk = walk_of({x, g}, scale, shift);
@@ -83,9 +99,7 @@ Gradients backward_cpu(const Tensor& grad, const Tensor& x, const Tensor& scale,
   walk->set(p, 0, g);
   walk->set(p, 1, x);
   p.operand[2].stride = p.n;
-  const bool cut = p.outer == 1 && p.n > kRow;
-  const int64_t rest = cut ? p.n % kRow : 0;
-  if (cut) p.outer = p.n / kRow, p.n = p.operand[0].stride = p.operand[1].stride = p.operand[2].stride = kRow;
+  const int64_t rest = cut(p, {0, 1, 2});
   const RowsChoice choice = choose_rows(kBackward, x, p);
   if (!choice) return backward_formula(grad, x, scale, shift);
   const Tensor dx = walk->new_result(x);
@@ -95,11 +109,9 @@ Gradients backward_cpu(const Tensor& grad, const Tensor& x, const Tensor& scale,
   p.operand[4].data = of_shift.data();
   drivers::rows(*choice.kernel, p, kAtenParallel);
   if (rest > 0) {
-    for (int i = 0; i < 3; i++)
-      p.operand[i].data = static_cast<char*>(p.operand[i].data) + p.outer * kRow * x.element_size();
+    go_on(p, {0, 1, 2}, rest, x.element_size());
     p.operand[3].data = &of_scale.back();
     p.operand[4].data = &of_shift.back();
-    p.outer = 1, p.n = rest;
     drivers::rows(*choice.kernel, p, kAtenParallel);
   }
   const auto total = [](const std::vector<float>& sums, const Tensor& like) {
@@ -165,6 +177,65 @@ Tensor star_relu_cpu(const Tensor& x, const Tensor& scale, const Tensor& shift) 
   return y;
 }
 
+// On a GPU: the kernels read the factors themselves.
+namespace {
+
+void* data_of(const Tensor& t) { return const_cast<void*>(t.const_data_ptr()); }
+
+Tensor star_relu_gpu(const Tensor& x, const Tensor& scale, const Tensor& shift) {
+  const auto walk = walk_of({x}, scale, shift);
+  if (!walk) {
+    record_aten(kForward.name(), {x}, kUnsupported);
+    return formula(x, scale, shift);
+  }
+  RowsProblem p = walk->problem();
+  walk->set(p, 0, x);
+  p.operand[1].data = data_of(scale), p.operand[2].data = data_of(shift);
+  p.operand[3].stride = p.n;
+  const RowsChoice choice = choose_rows(kForward, x, p);
+  if (!choice) return formula(x, scale, shift);
+  const Tensor y = walk->new_result(x);
+  p.operand[3].data = y.mutable_data_ptr();
+  return run_chosen(choice, p) ? y : formula(x, scale, shift);
+}
+
+Gradients backward_gpu(const Tensor& grad, const Tensor& x, const Tensor& scale, const Tensor& shift) {
+  const Tensor g = as_readable_gradient(grad, x);
+  const auto walk = walk_of({x, g}, scale, shift);
+  if (!walk) {
+    record_aten(kBackward.name(), {grad, x}, kUnsupported);
+    return backward_formula(grad, x, scale, shift);
+  }
+  RowsProblem p = walk->problem();
+  walk->set(p, 0, g);
+  walk->set(p, 1, x);
+  p.operand[2].data = data_of(scale);
+  p.operand[3].stride = p.n;
+  const int64_t rest = cut(p, {0, 1, 3});
+  const RowsChoice choice = choose_rows(kBackward, x, p);
+  if (!choice) return backward_formula(grad, x, scale, shift);
+  const Tensor dx = walk->new_result(x);
+  const int64_t rows = p.outer + (rest > 0);
+  const Tensor sums = new_gpu_tensor({2, rows}, at::kFloat);  // of scale, of shift
+  auto* const s = sums.mutable_data_ptr<float>();
+  p.operand[3].data = dx.mutable_data_ptr();
+  p.operand[4].data = s, p.operand[5].data = s + rows;
+  bool ran = run_chosen(choice, p);
+  if (ran && rest > 0) {
+    p.operand[4].data = s + p.outer, p.operand[5].data = s + rows + p.outer;
+    go_on(p, {0, 1, 3}, rest, x.element_size());
+    ran = run_chosen(choice, p);
+  }
+  if (!ran) return backward_formula(grad, x, scale, shift);
+  // Each a tensor of its own: results of an operator share no memory.
+  const auto total = [&](int64_t i, const Tensor& like) {
+    return sums[i].sum().to(like.scalar_type()).view(like.sizes());
+  };
+  return {dx, total(0, scale), total(1, shift)};
+}
+
+}  // namespace
+
 TORCH_LIBRARY_FRAGMENT(tvmops, m) {
   m.def("star_relu(Tensor input, Tensor scale, Tensor shift) -> Tensor", {at::Tag::pt2_compliant_tag});
   m.def("star_relu_backward(Tensor grad_output, Tensor input, Tensor scale, Tensor shift) -> (Tensor, Tensor, Tensor)",
@@ -173,6 +244,10 @@ TORCH_LIBRARY_FRAGMENT(tvmops, m) {
 TORCH_LIBRARY_IMPL(tvmops, CPU, m) {
   m.impl("star_relu", &star_relu_cpu);
   m.impl("star_relu_backward", &backward_cpu);
+}
+TORCH_LIBRARY_IMPL(tvmops, CUDA, m) {
+  m.impl("star_relu", on_gpu<&star_relu_gpu>);
+  m.impl("star_relu_backward", on_gpu<&backward_gpu>);
 }
 TORCH_LIBRARY_IMPL(tvmops, CompositeExplicitAutograd, m) {
   m.impl("star_relu", &formula);

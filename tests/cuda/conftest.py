@@ -9,7 +9,8 @@ import pytest
 from .gpu import Pack, compile_pack
 
 # A machine with a GPU may have no TVM.
-collect_ignore = [] if find_spec("tvm") else ["test_exported.py", "test_reductions.py"]
+WITH_TVM = ["test_exported.py", "test_exported_parts.py", "test_reductions.py"]
+collect_ignore = [] if find_spec("tvm") else WITH_TVM
 
 
 @pytest.fixture(scope="session")

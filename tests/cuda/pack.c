@@ -26,7 +26,7 @@
 
 EXPORT int64_t launches = 0; /* of all kernels */
 EXPORT tvmops_launch last;   /* the launch before the end of it */
-EXPORT int64_t last_sizes[8];
+EXPORT int64_t last_sizes[12];
 EXPORT void* last_buffers[10];
 
 enum { F32, BF16, F16 };
@@ -136,15 +136,20 @@ GEMM(gemm_f32_nn, F32, 0, 0)
 
 /* --- Driver cuda_rows. --- */
 
+static void note_rows(const tvmops_launch* l, int buffers) { note(l, buffers, 2 + buffers); }
+
+/* Where row r of an operand begins, in elements. */
+static int64_t row_of(const tvmops_launch* l, int operand, int64_t r) { return r * l->sizes[2 + operand]; }
+
 static int softmax(const tvmops_launch* l, int type) {
-  note(l, 2, 2);
+  note_rows(l, 2);
   const int64_t rows = l->sizes[0], n = l->sizes[1];
   for (int64_t r = 0; r < rows; r++) {
     float max = -INFINITY, sum = 0;
-    for (int64_t i = 0; i < n; i++) max = fmaxf(max, load(l->buffers[0], r * n + i, type));
-    for (int64_t i = 0; i < n; i++) sum += expf(load(l->buffers[0], r * n + i, type) - max);
+    for (int64_t i = 0; i < n; i++) max = fmaxf(max, load(l->buffers[0], row_of(l, 0, r) + i, type));
+    for (int64_t i = 0; i < n; i++) sum += expf(load(l->buffers[0], row_of(l, 0, r) + i, type) - max);
     for (int64_t i = 0; i < n; i++)
-      store(l->buffers[1], r * n + i, type, expf(load(l->buffers[0], r * n + i, type) - max) / sum);
+      store(l->buffers[1], row_of(l, 1, r) + i, type, expf(load(l->buffers[0], row_of(l, 0, r) + i, type) - max) / sum);
   }
   return 0;
 }
@@ -153,19 +158,20 @@ static int softmax_f32(const tvmops_launch* l) { return softmax(l, F32); }
 
 /* x, weight, bias, y, mean, rstd; eps. */
 static int layer_norm_f16(const tvmops_launch* l) {
-  note(l, 6, 2);
+  note_rows(l, 6);
   const int64_t rows = l->sizes[0], n = l->sizes[1];
   const float *weight = l->buffers[1], *bias = l->buffers[2];
   for (int64_t r = 0; r < rows; r++) {
     float mean = 0, square = 0;
-    for (int64_t i = 0; i < n; i++) mean += load(l->buffers[0], r * n + i, F16) / (float)n;
+    for (int64_t i = 0; i < n; i++) mean += load(l->buffers[0], row_of(l, 0, r) + i, F16) / (float)n;
     for (int64_t i = 0; i < n; i++) {
-      const float d = load(l->buffers[0], r * n + i, F16) - mean;
+      const float d = load(l->buffers[0], row_of(l, 0, r) + i, F16) - mean;
       square += d * d / (float)n;
     }
     const float rstd = 1 / sqrtf(square + l->params[0]);
     for (int64_t i = 0; i < n; i++)
-      store(l->buffers[3], r * n + i, F16, (load(l->buffers[0], r * n + i, F16) - mean) * rstd * weight[i] + bias[i]);
+      store(l->buffers[3], row_of(l, 3, r) + i, F16,
+            (load(l->buffers[0], row_of(l, 0, r) + i, F16) - mean) * rstd * weight[i] + bias[i]);
     ((float*)l->buffers[4])[r] = mean;
     ((float*)l->buffers[5])[r] = rstd;
   }
@@ -174,7 +180,7 @@ static int layer_norm_f16(const tvmops_launch* l) {
 
 /* g, x, mean, rstd, weight, dx, dweight, dbias: the last two are sums over all rows, by way of the workspace. */
 static int layer_norm_backward_f32(const tvmops_launch* l) {
-  note(l, 8, 2);
+  note_rows(l, 8);
   const int64_t rows = l->sizes[0], n = l->sizes[1];
   const float *g = l->buffers[0], *x = l->buffers[1], *mean = l->buffers[2], *rstd = l->buffers[3];
   const float* weight = l->buffers[4];
@@ -200,18 +206,30 @@ static int layer_norm_backward_f32(const tvmops_launch* l) {
 static int64_t layer_norm_backward_workspace(const int64_t* sizes) { return 2 * sizes[1] * 4; }
 
 static int pointwise(const tvmops_launch* l, int type, int activation) {
-  note(l, 2, 2);
-  for (int64_t i = 0; i < l->sizes[0] * l->sizes[1]; i++)
-    store(l->buffers[1], i, type, activate(load(l->buffers[0], i, type), activation));
+  note_rows(l, 2);
+  for (int64_t r = 0; r < l->sizes[0]; r++)
+    for (int64_t i = 0; i < l->sizes[1]; i++)
+      store(l->buffers[1], row_of(l, 1, r) + i, type,
+            activate(load(l->buffers[0], row_of(l, 0, r) + i, type), activation));
   return 0;
 }
 static int gelu_f32(const tvmops_launch* l) { return pointwise(l, F32, 2); }
 static int gelu_f16(const tvmops_launch* l) { return pointwise(l, F16, 2); }
 static int relu_f32(const tvmops_launch* l) { return pointwise(l, F32, 1); }
 
+/* gate, up, y. */
+static int gated_f32(const tvmops_launch* l) {
+  note_rows(l, 3);
+  for (int64_t r = 0; r < l->sizes[0]; r++)
+    for (int64_t i = 0; i < l->sizes[1]; i++)
+      store(l->buffers[2], row_of(l, 2, r) + i, F32,
+            activate(load(l->buffers[0], row_of(l, 0, r) + i, F32), 4) * load(l->buffers[1], row_of(l, 1, r) + i, F32));
+  return 0;
+}
+
 /* x, bias, y. */
 static int biased(const tvmops_launch* l, int activation) {
-  note(l, 3, 2);
+  note_rows(l, 3);
   for (int64_t i = 0; i < l->sizes[0] * l->sizes[1]; i++)
     store(l->buffers[2], i, F32,
           activate(load(l->buffers[0], i, F32) + load(l->buffers[1], i % l->sizes[1], F32), activation));
@@ -222,7 +240,7 @@ static int bias_gelu(const tvmops_launch* l) { return biased(l, 2); }
 
 /* Failures. No image for this device; one error, and then none; too large a grid. */
 static int silu_f32(const tvmops_launch* l) {
-  note(l, 2, 2);
+  note_rows(l, 2);
   return 209;
 }
 static int sigmoid_f32(const tvmops_launch* l) {
@@ -267,6 +285,7 @@ static const tvmops_value norm[] = {{"operands", 6}, {"flat", 0},  ROW(0, 0, 2),
                                     VECTOR(2, 4),    ROW(3, 1, 2), SCALAR(4, 1), SCALAR(5, 1)};
 static const tvmops_value norm_backward[] = {{"operands", 8}, {"flat", 0},  ROW(0, 0, 4), ROW(1, 0, 4), SCALAR(2, 0),
                                              SCALAR(3, 0),    VECTOR(4, 4), ROW(5, 1, 4), PARTIAL(6),   PARTIAL(7)};
+static const tvmops_value gated32[] = {{"operands", 3}, {"flat", 1}, ROW(0, 0, 4), ROW(1, 0, 4), ROW(2, 1, 4)};
 static const tvmops_value bias32[] = {{"operands", 3}, {"flat", 0}, ROW(0, 0, 4), VECTOR(1, 4), ROW(2, 1, 4)};
 
 #define LEAVES(f) static const tvmops_leaf f##_leaves[] = {LEAF("launch", f)}
@@ -288,6 +307,7 @@ LEAVES(tanh_f32);
 static const tvmops_leaf split_gemm_leaves[] = {LEAF("launch", split_gemm), LEAF("workspace", split_workspace)};
 static const tvmops_leaf layer_norm_backward_f32_leaves[] = {LEAF("launch", layer_norm_backward_f32),
                                                              LEAF("workspace", layer_norm_backward_workspace)};
+static const tvmops_leaf gated_f32_leaves[] = {LEAF("launch.silu", gated_f32)};
 static const tvmops_leaf bias_leaves[] = {LEAF("launch.none", bias_none), LEAF("launch.gelu", bias_gelu)};
 
 #define KERNEL(op, key, target, driver, dims, params, f) \
@@ -317,6 +337,7 @@ static const tvmops_kernel kernels[] = {
     ROWS("sigmoid", "float32", flat32, sigmoid_f32),
     ROWS("tanh", "float32", flat32, tanh_f32),
     ROWS("bias_activation", "float32", bias32, bias),
+    ROWS("gated_activation", "float32", gated32, gated_f32),
 };
 static const tvmops_pack pack = {TVMOPS_PACK_MAGIC, TVMOPS_ABI_VERSION,  LEN(kernels),
                                  HOST_ARCH,         "{\"kernels\": []}", kernels};

@@ -202,7 +202,7 @@ def test_a_pack_without_the_entries_for_a_device(tmp_path: Path) -> None:
 def test_the_environment_loads_packs(tmp_path: Path) -> None:
     path = compile_pack(tmp_path)
     code = "import tvmops; print(sum(k['gpu'] for k in tvmops.kernels()), tvmops._C.load_pack_path())"
-    assert python(code, env={"TVMOPS_PACK_PATH": str(path)}).stdout.split() == ["21", "0"]
+    assert python(code, env={"TVMOPS_PACK_PATH": str(path)}).stdout.split() == ["22", "0"]
 
 
 def test_the_command_line(tmp_path: Path) -> None:
@@ -210,5 +210,5 @@ def test_the_command_line(tmp_path: Path) -> None:
     code = "import sys; sys.argv = ['tvmops', 'kernels']; from tvmops.__main__ import main; sys.exit(main())"
     lines = python(code, env={"TVMOPS_PACK_PATH": str(path)}).stdout.splitlines()
     ours = [line for line in lines if "@sm_" in line]
-    assert len(ours) == 21
+    assert len(ours) == 22
     assert all(line.endswith("for a GPU") and "never timed" in line for line in ours)

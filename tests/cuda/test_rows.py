@@ -33,7 +33,7 @@ def test_softmax(pack: Pack, dtype: torch.dtype, shape: tuple[int, ...]) -> None
     ("make", "dim", "why"),
     [
         (lambda: randn(8, 16, 4), 1, "rows that lie across memory"),
-        (lambda: randn(8, 20)[:, :16], 1, "operands that are not contiguous"),
+        (lambda: randn(8, 18)[:, :16], 1, "rows do not begin at multiples of 16 bytes"),
         (lambda: randn(16, 8).t(), 1, "operands that are not contiguous"),
         (lambda: randn(33)[1:], 0, "an operand does not begin at a multiple of 16 bytes"),
         (lambda: randn(8, 16).double(), 1, "a dtype, device, layout"),
@@ -73,6 +73,30 @@ def test_pointwise_in_another_order_of_memory() -> None:
     assert y.stride() == x.stride()
     assert_rounded(y, torch.nn.functional.gelu(x.double()), x.double().abs())
     by_aten("gelu", randn(8, 20)[:, :16])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_rows_that_are_apart(pack: Pack, dtype: torch.dtype) -> None:
+    """Halves of a row and the like: a launch gets the stride of each operand."""
+    x = randn(8, 48, dtype=dtype)[:, 8:24]
+    y = by_kernel("softmax", x, 1)
+    assert_rounded(y, x.double().softmax(1), depth=16)
+    assert pack.sizes[:4] == [8, 16, 48, 16]
+
+
+def test_halves(pack: Pack) -> None:
+    x = randn(2, 5, 48)
+    gate, up = x.double().chunk(2, -1)
+    exact = torch.nn.functional.silu(gate) * up
+    y = by_kernel("gated_halves", x, "silu")
+    assert_rounded(y, exact, x.double().abs().amax() ** 2 * torch.ones_like(exact))
+    assert pack.sizes[:5] == [10, 24, 48, 48, 24]
+    assert pack.buffers[1] == pack.buffers[0] + 24 * 4
+    for wide in (randn(5, 44), randn(5, 46)):  # the second half does not begin at 16 bytes; nor do rows
+        y, why = by_aten("gated_halves", wide, "silu")
+        assert "multiple" in why
+        gate, up = wide.chunk(2, -1)
+        torch.testing.assert_close(y, torch.nn.functional.silu(gate) * up)
 
 
 def test_misaligned_in_place() -> None:

@@ -44,7 +44,7 @@ int launch(const tvmops_launch* l) {
 }
 int launch_rows(const tvmops_launch* l) {
   launched++;
-  sizes_seen.assign(l->sizes, l->sizes + 2);
+  sizes_seen.assign(l->sizes, l->sizes + 4);
   buffers_seen.assign(l->buffers, l->buffers + 2);
   return launch_error;
 }
@@ -236,10 +236,19 @@ TEST(rows_of_a_flat_kernel_are_one) {
     CHECK(!cuda::refusal(kernel, p));
     launch_error = 0;
     CHECK(bool(cuda::rows(kernel, p, cuda::RowsSizes(kernel, p), {0, nullptr, nullptr})));
-    CHECK((sizes_seen == (flat ? std::vector<int64_t>{1, 210} : std::vector<int64_t>{6, 35})));
-    p.operand[0].stride = 40;
+
+    CHECK((sizes_seen == (flat ? std::vector<int64_t>{1, 210, 210, 210} : std::vector<int64_t>{6, 35, 35, 35})));
+    p.operand[0].stride = 40;  // rows that are apart: aligned, and of a flat kernel in whole vectors
+    CHECK(flat ? says(cuda::refusal(kernel, p), "rows do not begin") : !cuda::refusal(kernel, p));
+    p.n = 32, p.operand[1].stride = 32;
+    CHECK(!cuda::refusal(kernel, p));
+    CHECK(bool(cuda::rows(kernel, p, cuda::RowsSizes(kernel, p), {0, nullptr, nullptr})));
+    CHECK((sizes_seen == std::vector<int64_t>{6, 32, 40, 32}));
+    p.operand[0].stride = 39;
+    CHECK(says(cuda::refusal(kernel, p), "rows do not begin"));
+    p.operand[0].stride = -1;
     CHECK(says(cuda::refusal(kernel, p), "contiguous"));
-    p.operand[0].stride = 35;
+    p.n = 35, p.operand[0].stride = p.operand[1].stride = 35;
     p.operand[1].data = memory + 2052;
     CHECK(says(cuda::refusal(kernel, p), "16 bytes"));
     p.inner = 2;

@@ -2,16 +2,16 @@
 
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from codegen import ops, spaces
 from codegen.cuda.kernel import DeviceKernel
 from codegen.cuda.lower import emit
-from codegen.cuda.rows import operands, rows_kernel
+from codegen.cuda.rows import operands, rows_kernel, sizes
 from codegen.measure import emulator
 from codegen.program import Program
 from codegen.spaces.device_rows import PASS_CONFIG
-from codegen.spaces.device_rows import SIZES as KERNEL_SIZES
 from codegen.target import find_gpu
 from codegen.workload import Workload
 
@@ -29,8 +29,8 @@ def array(tensor):
 def kernel(program, dtype, shape, n=None, *, flat=False):
     """A kernel of a program, whatever its space would say."""
     return DeviceKernel(
-        "rows", lambda: rows_kernel(program, dtype, shape, n, flat=flat), tuple(operands(program)), KERNEL_SIZES,
-        program.params, "plain", PASS_CONFIG,
+        "rows", lambda: rows_kernel(program, dtype, shape, n, flat=flat), tuple(operands(program)),
+        tuple(sizes(program)), program.params, "plain", PASS_CONFIG,
     )  # fmt: skip
 
 
@@ -50,9 +50,9 @@ class Rows:
         library = emulator.compile(emit(kernel, find_gpu(TARGET)).text, directory)
         self.emulated = emulator.Emulated(library, TARGET, order=order)
 
-    def __call__(self, given, rows, n, params=()):
-        """``given``: tensors by name; returns those that are written."""
-        shapes = {"row": (rows, n), "vector": (n,), "partial": (n,), "scalar": (rows,)}
+    def __call__(self, given, rows, n, params=(), gap=0):
+        """``given``: tensors by name; ``gap``: elements between two rows. Returns those that are written."""
+        shapes = {"row": (rows, n), "vector": (n,), "partial": (n,), "scalar": (rows,), "single": (1,)}
         tensors = {}
         for name in self.kernel.buffers:
             o = self.program.operand(name)
@@ -60,8 +60,18 @@ class Rows:
             tensors[name] = (
                 torch.full(shapes[o.role], 7, dtype=kind) if o.written else given[name].to(kind).contiguous()
             )
-        sizes = [1, rows * n] if self.flat else [rows, n]
+            if gap and o.role == "row":
+                wide = torch.full((rows, n + gap), 7, dtype=kind)
+                wide[:, :n] = tensors[name]
+                tensors[name] = wide
+        sizes = [1, rows * n] if self.flat and not gap else [rows, n]
+        sizes += [sizes[1] + gap] * len(tensors)
         self.emulated.launch(self.kernel.symbol, [array(t) for t in tensors.values()], sizes, params)
+        if gap:
+            for name in tensors:
+                if self.program.operand(name).role == "row":
+                    assert (tensors[name][:, n:] == 7).all()
+                    tensors[name] = tensors[name][:, :n].contiguous()
         return {name: t for name, t in tensors.items() if self.program.operand(name).written}
 
 
@@ -85,12 +95,12 @@ def kernels(key, directory, **knobs):
 def inputs(key, rows, n, seed=0):
     """An operator's own, as its dtype has them."""
     workload = Workload.parse(key)
-    operator, sizes = ops.load(workload.op), {"M": rows, "N": n}
+    operator, sizes = ops.load(workload.op).on_device, {"M": rows, "N": n}
     program = next(iter(operator.device_variants(workload.dtype).values()))
     made = {}
     for (name, _), x in zip(operator.shapes(sizes), operator.inputs(workload, sizes, seed), strict=True):
         o = program.operand(name)
-        made[name] = torch.from_numpy(x).to(TORCH[workload.dtype if o.dtype == "data" else o.dtype])
+        made[name] = torch.from_numpy(np.asarray(x)).to(TORCH[workload.dtype if o.dtype == "data" else o.dtype])
     return made
 
 

@@ -63,9 +63,9 @@ def given(dtype, rows, n):
     }
 
 
-def check(rows_of, dtype, rows, n):
+def check(rows_of, dtype, rows, n, gap=0):
     x = given(dtype, rows, n)
-    got = rows_of(x, rows, n, [0.5])
+    got = rows_of(x, rows, n, [0.5], gap)
     total = (x["x"].float() + x["other"].float()).to(TORCH[dtype])
     assert torch.equal(got["sum"], total)
     mean = total.double().mean(1)
@@ -84,6 +84,8 @@ def test_every_way_along_a_row(tmp_path, dtype, vector):
     rows_of = Rows(kernel(PROGRAM, dtype, shape), PROGRAM, dtype, tmp_path)
     for n, rows in LENGTHS.items():
         check(rows_of, dtype, rows, n)
+    for n, rows in ((40, 21), (131, 3), (1032, 2)):
+        check(rows_of, dtype, rows, n, gap=8 if n % 8 == 0 else 5)
 
 
 @pytest.mark.parametrize("n", [40, 1024, 2057])
@@ -136,6 +138,9 @@ def test_flat_programs(tmp_path, dtype):
         x[0, n // 2] = torch.nan
         x[0, n // 3] = -torch.inf
         torch.testing.assert_close(rows_of({"x": x}, 1, n)["y"], x.relu(), rtol=0, atol=0, equal_nan=True)
+    for rows, n in ((5, 8), (3, 2048), (40, 136)):
+        x = torch.randn(rows, n).to(TORCH[dtype])
+        assert torch.equal(rows_of({"x": x}, rows, n, gap=n + 8)["y"], x.relu())
 
 
 def test_in_place(tmp_path):
@@ -144,7 +149,7 @@ def test_in_place(tmp_path):
     rows_of = Rows(kernel(program, "float32", shape, flat=True), program, "float32", tmp_path, flat=True)
     x = torch.randn(1001)
     expected = x.relu()
-    rows_of.emulated.launch("rows", [x.numpy(), x.numpy()], [1, 1001])
+    rows_of.emulated.launch("rows", [x.numpy(), x.numpy()], [1, 1001, 1001, 1001])
     assert torch.equal(x, expected)
 
 
