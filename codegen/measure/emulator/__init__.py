@@ -10,7 +10,8 @@ them can be changed. Asynchronous copies land when the program has waited for th
 
 What is found, by thread and block:
 
-* a load, store or copy beyond the buffers of a launch, or beyond the block's shared memory; a write to an input;
+* a load, store or copy beyond the buffers of a launch, or beyond the block's shared memory; a write to an input.
+  Buffers are so far apart that no 32-bit index leads from one into another;
 * an address that is not aligned for its type or instruction;
 * a read of shared memory that nothing wrote;
 * two accesses of shared memory or of a buffer, one of them a write, that no barrier orders, and any access of bytes
@@ -19,6 +20,7 @@ What is found, by thread and block:
 * threads that meet at different barriers or instructions, and those that wait for ever;
 * in clusters: an access of a block's shared memory, barriers included, before something says that the block has begun
   or after it has returned, and a block that returns while copies to its shared memory are under way;
+* where that is asked for, as it takes longer to compile: signed integers that overflow, as indices do at large sizes;
 * launches that CUDA refuses; errors of the CUDA runtime can be had on request.
 
 Plain loads and stores are watched too: GCC's ThreadSanitizer puts a call before each, which the runtime answers in

@@ -35,6 +35,8 @@ _DEVICE = [
     "-fno-threadsafe-statics",
     "-fpermissive",
 ]
+# Indices are sums and products of signed integers. Compiling this takes longer by a quarter to a half.
+_OVERFLOW = ["-fsanitize=signed-integer-overflow"]
 
 
 @functools.cache
@@ -81,7 +83,7 @@ def default_cache() -> Path:
 @functools.cache
 def _base() -> str:
     """A hash of all but the source: the emulator, the compiler, the processor."""
-    digest = hashlib.sha256(" ".join([*_COMMON, *_DEVICE]).encode())
+    digest = hashlib.sha256(" ".join([*_COMMON, *_DEVICE, *_OVERFLOW]).encode())
     version = subprocess.run([_compiler(), "--version"], capture_output=True, text=True, check=False).stdout
     digest.update(version.encode())
     cpu = Path("/proc/cpuinfo")
@@ -118,7 +120,8 @@ def _header(cache: Path) -> Path:
 
 
 def _compiled(text: str, suffix: str, flags: list[str], cache: Path) -> Path:
-    made = cache / _base() / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.o"
+    kind = "-overflow" if _OVERFLOW[0] in flags else ""
+    made = cache / _base() / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}{kind}.o"
     if made.exists():
         return made
     made.parent.mkdir(parents=True, exist_ok=True)
@@ -131,14 +134,16 @@ def _compiled(text: str, suffix: str, flags: list[str], cache: Path) -> Path:
             source.unlink(missing_ok=True)
 
 
-def compile_object(text: str, cache: Path | None = None) -> Path:
-    """The object file of a CUDA source, to be linked with :func:`link`. It is compiled once.
+def compile_object(text: str, cache: Path | None = None, overflow: bool = False) -> Path:
+    """The object file of a CUDA source, to be linked with :func:`link`. It is compiled once; ``overflow`` as in
+    :func:`compile`.
 
     Raises:
         CodegenError: the source is not understood, or does not compile.
     """
     cache = cache or default_cache()
-    return _compiled(text, ".cpp", [f"-I{_header(cache)}", *_flags(), *_DEVICE], cache)
+    flags = [f"-I{_header(cache)}", *_flags(), *_DEVICE, *(_OVERFLOW if overflow else [])]
+    return _compiled(text, ".cpp", flags, cache)
 
 
 def compile_host(text: str, cache: Path | None = None, language: str = "c") -> Path:
@@ -157,16 +162,17 @@ def link(objects: list[Path], library: Path, cache: Path | None = None, extra: l
     return _into(library, [_compiler(), "-shared", "-Wl,-Bsymbolic", "-Wl,-z,muldefs", *(extra or []), *found])
 
 
-def compile(text: str, directory: Path | str, cache: Path | None = None) -> Path:
+def compile(text: str, directory: Path | str, cache: Path | None = None, *, overflow: bool = False) -> Path:
     """A shared library in ``directory`` that runs a CUDA source, launcher included, on the CPU.
 
     It has the same symbols ``tvmops_launch_...`` and ``tvmops_workspace_...``; see
-    :class:`codegen.measure.emulator.launch.Emulated`.
+    :class:`codegen.measure.emulator.launch.Emulated`. With ``overflow``, a sum, difference, product or quotient of
+    signed integers that is beyond their type is an error; else only what comes of it can be one.
 
     Raises:
         CodegenError: the source is not understood, does not compile, or there is no compiler.
     """
     cache = cache or default_cache()
-    made = compile_object(text, cache)
+    made = compile_object(text, cache, overflow)
     library = Path(directory) / f"{made.parent.name}-{made.stem}.so"
     return library if library.exists() else link([made], library, cache)

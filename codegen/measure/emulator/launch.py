@@ -16,8 +16,12 @@ from ...target import GpuTarget, find_gpu
 
 _ORDERS = {"forward": 0, "backward": 1, "random": 2}
 _PAGE = mmap.PAGESIZE
-# Unused addresses between two buffers: what is beyond one is not in another.
-_GAP = 1 << 24
+_NORESERVE = 0x4000  # Linux's; older Pythons have no name for it
+# Unused addresses between two buffers, which take no memory. No 32-bit index of elements of up to 16 bytes leads from
+# one buffer into another.
+_GAP = 1 << 36
+# A larger array is used where it is: a launch that touches little of it should not copy all of it.
+_LARGE = 1 << 30
 
 
 class EmulationError(RuntimeError):
@@ -42,7 +46,9 @@ class _Launch(ctypes.Structure):
 
 
 class _Memory:
-    """Device memory for one launch: copies of arrays, far apart; arrays that share memory still do."""
+    """Device memory for one launch: copies of arrays, far apart; arrays that share memory still do. Those of more than
+    1 GiB are no copies.
+    """
 
     def __init__(self, arrays: Sequence[np.ndarray[Any, Any] | None], workspace: int) -> None:
         spans = sorted({_span(a) for a in arrays if a is not None and a.nbytes})
@@ -52,18 +58,20 @@ class _Memory:
                 regions[-1][1] = max(regions[-1][1], end)
             else:
                 regions.append([begin, end, offset])
-        sizes = [(end - begin + 256 + _PAGE) // _PAGE * _PAGE for begin, end, _ in regions]
+        large = [end - begin > _LARGE for begin, end, _ in regions]
+        sizes = [
+            0 if here else (end - begin + 256 + _PAGE) // _PAGE * _PAGE
+            for (begin, end, _), here in zip(regions, large, strict=True)
+        ]
         total = sum(sizes) + _GAP * (len(sizes) + 2) + (workspace + _PAGE)
-        self._map = mmap.mmap(
-            -1, total, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0)
-        )
+        self._map = mmap.mmap(-1, total, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NORESERVE)
         self._bytes = np.frombuffer(self._map, np.uint8)
         base = self._bytes.ctypes.data
         self.regions: list[tuple[int, int]] = []  # begin and end, where they are now
         self._from: list[tuple[int, int]] = [(begin, end) for begin, end, _ in regions]
         at = _GAP
-        for (begin, end, offset), size in zip(regions, sizes, strict=True):
-            start = base + at + offset % 256
+        for (begin, end, offset), size, here in zip(regions, sizes, large, strict=True):
+            start = begin if here else base + at + offset % 256
             self.regions.append((start, start + end - begin))
             at += size + _GAP
         self.workspace = base + at
@@ -80,17 +88,20 @@ class _Memory:
                 return new + begin - old
         raise AssertionError("an array that was not given")
 
-    def _here(self, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    def _copy(self, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any] | None:
+        """The bytes that stand for the array's; None if they are its own."""
         start = self.address(array) - self._base
-        return self._bytes[start : start + array.nbytes]
+        return None if self.address(array) == array.ctypes.data else self._bytes[start : start + array.nbytes]
 
     def read_from(self, array: np.ndarray[Any, Any]) -> None:
         """Copies the array in."""
-        self._here(array)[:] = array.reshape(-1).view(np.uint8)
+        if (copy := self._copy(array)) is not None:
+            copy[:] = array.reshape(-1).view(np.uint8)
 
     def write_to(self, array: np.ndarray[Any, Any]) -> None:
         """Copies the array out."""
-        array.reshape(-1).view(np.uint8)[:] = self._here(array)
+        if (copy := self._copy(array)) is not None:
+            array.reshape(-1).view(np.uint8)[:] = copy
 
 
 def _span(array: np.ndarray[Any, Any]) -> tuple[int, int, int]:
@@ -167,7 +178,8 @@ class Emulated:
         Args:
             symbol: of the kernel, with or without ``tvmops_launch_``.
             buffers: contiguous arrays of any dtype, in the kernel's order; None is a null pointer. Several may share
-                memory. One that is not writeable is not an output.
+                memory. One that is not writeable is not an output. Of one beyond 1 GiB, say of ``numpy.zeros``, only
+                what the kernel touches takes memory.
             sizes: the kernel's sizes.
             params: the kernel's float parameters.
             device: the number of the device; there is one, 0.

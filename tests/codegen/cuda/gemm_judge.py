@@ -45,7 +45,8 @@ SMALL_TF32 = {**SMALL, "block_k": 16, "vector": 4}  # as many bytes
 class Case:
     """Sizes and epilogue of a launch.
 
-    Rows of A and B in memory are rounded up to 16 bytes; then ``beyond_a`` and ``beyond_b`` follow. All of it is NaN.
+    Rows of A and B in memory are rounded up to 8 elements; then ``beyond_a`` and ``beyond_b`` follow. The first 64
+    elements that are too many are NaN.
     """
 
     m: int
@@ -72,11 +73,11 @@ def multiplied(x):
 class Kernel:
     """An emulated kernel of a choice of a space."""
 
-    def __init__(self, space, choice, directory, target="sm_80"):
+    def __init__(self, space, choice, directory, target="sm_80", overflow=False):
         (self.kernel,) = space.apply(choice)
         self.workload, self.target = space.workload, target
         self.source = emit(self.kernel, find_gpu(target))
-        self.library = emulator.compile(self.source.text, directory)
+        self.library = emulator.compile(self.source.text, directory, overflow=overflow)
 
     def launch(self, a, b, c, case, bias=None, residual=None, **options):
         """Operands as they are in memory, three-dimensional; what there is not of the last two is not read."""
@@ -91,9 +92,10 @@ class Kernel:
         chunk = 16 // dtype.itemsize
 
         def operand(rows, columns, beyond):
-            whole = np.full((case.batch, rows, -(-columns // chunk) * chunk + beyond), np.nan, "float32")
+            # Zeros take no memory where nothing is written; what is beyond a short row is NaN.
+            whole = np.zeros((case.batch, rows, -(-columns // chunk) * chunk + beyond), dtype)
+            whole[:, :, columns : columns + 64] = np.nan
             whole[:, :, :columns] = rng.standard_normal((case.batch, rows, columns))
-            whole = whole.astype(dtype)
             whole.setflags(write=False)
             return whole, multiplied(whole)[:, :, :columns].astype(np.float64)
 

@@ -29,6 +29,8 @@ BAD = {
     "a read before a buffer": ("p1[threadIdx.x] = p0[(int)threadIdx.x - 1];", r"thread \(0,0,0\).*at offset -4"),
     "a write beyond a buffer": ("p1[threadIdx.x * 2] = 0;", r"thread \(32,0,0\).*writes 4 bytes.*buffer 1"),
     "a wild write": ("p1[threadIdx.x + 100000000] = 0;", r"writes 4 bytes that belong to no buffer"),
+    # Where the other buffer would be, if 16 MiB were between them.
+    "a write far away": ("p1[(int)threadIdx.x - 4195328] = 0;", r"writes 4 bytes that belong to no buffer"),
     "a null pointer": ("float* q = nullptr; p1[0] = q[threadIdx.x];", r"null pointer"),
     "a misaligned vector": (
         "float4 v = *(float4*)(p0 + threadIdx.x % 8); p1[threadIdx.x] = v.x;",

@@ -23,20 +23,41 @@ HOOK __tsan_init() {}
 HOOK __tsan_vptr_update(void*, void*) {}
 HOOK __tsan_vptr_read(void*) {}
 
-// UndefinedBehaviorSanitizer's call where a pointer is null or misaligned for its type (-fsanitize=alignment).
+// UndefinedBehaviorSanitizer's calls. `where` is a place in the source, `type` of what is used or computed.
 namespace {
+struct Place {
+  const char* file;
+  uint32_t line, column;
+};
+struct Type {
+  uint16_t kind, info;
+  char name[1];
+};
 struct TypeMismatch {
-  struct {
-    const char* file;
-    uint32_t line, column;
-  } where;
-  struct {
-    uint16_t kind, info;
-    char name[1];
-  } const* type;
+  Place where;
+  const Type* type;
   unsigned char log_alignment, kind;
 };
+struct Overflow {
+  Place where;
+  const Type* type;
+};
+
+// An operand of at most 64 bits comes in a register, whose other bits say nothing; a wider one is an address.
+long long operand(const Type& type, uintptr_t value) {
+  const int bits = 1 << (type.info >> 1);
+  if (bits > 64) return static_cast<long long>(*reinterpret_cast<__int128*>(value));
+  return static_cast<long long>(static_cast<uint64_t>(value) << (64 - bits)) >> (64 - bits);
+}
+
+void overflow(const Overflow& about, const char* sign, uintptr_t left, uintptr_t right) {
+  if (!emulator::self) return;
+  emulator::fail("computes %lld %s %lld, which is beyond %s (line %u)", operand(*about.type, left), sign,
+                 operand(*about.type, right), about.type->name, about.where.line);
+}
 }  // namespace
+
+// Where a pointer is null or misaligned for its type (-fsanitize=alignment).
 HOOK __ubsan_handle_type_mismatch_v1(TypeMismatch* about, void* pointer) {
   if (!emulator::self) return;
   const size_t alignment = size_t(1) << about->log_alignment;
@@ -45,6 +66,13 @@ HOOK __ubsan_handle_type_mismatch_v1(TypeMismatch* about, void* pointer) {
                    about->where.line);
   }
 }
+
+// Where a result does not fit in its signed type (-fsanitize=signed-integer-overflow).
+HOOK __ubsan_handle_add_overflow(Overflow* about, uintptr_t a, uintptr_t b) { overflow(*about, "+", a, b); }
+HOOK __ubsan_handle_sub_overflow(Overflow* about, uintptr_t a, uintptr_t b) { overflow(*about, "-", a, b); }
+HOOK __ubsan_handle_mul_overflow(Overflow* about, uintptr_t a, uintptr_t b) { overflow(*about, "*", a, b); }
+HOOK __ubsan_handle_negate_overflow(Overflow* about, uintptr_t a) { overflow(*about, "-", 0, a); }
+HOOK __ubsan_handle_divrem_overflow(Overflow* about, uintptr_t a, uintptr_t b) { overflow(*about, "/", a, b); }
 
 // Atomic operations of C++ are those of launchers: on the host, where one thread runs.
 #define ATOMICS(bits)                                                                                              \

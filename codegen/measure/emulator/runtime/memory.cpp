@@ -283,13 +283,18 @@ void clear_shared() {
   }
 }
 
+// Of all elements; only those that are touched take memory.
+size_t cell_bytes(const Buffer& b) { return ((b.end - b.begin) / b.granule + 1) * sizeof(Cell); }
+
 void set_buffers(const Buffer* given, int count) {
-  for (int i = 0; i < buffer_count; ++i) std::free(buffer_cells[i]);
+  for (int i = 0; i < buffer_count; ++i) munmap(buffer_cells[i], cell_bytes(buffers[i]));
   buffer_count = std::min(count, kBuffers);
   for (int i = 0; i < buffer_count; ++i) {
     buffers[i] = given[i];
-    buffer_cells[i] =
-        static_cast<Cell*>(std::calloc((given[i].end - given[i].begin) / given[i].granule + 1, sizeof(Cell)));
+    void* const cells =
+        mmap(nullptr, cell_bytes(given[i]), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (cells == MAP_FAILED) std::abort();
+    buffer_cells[i] = static_cast<Cell*>(cells);
   }
   cluster.launch = 0;
 }
