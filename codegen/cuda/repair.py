@@ -73,9 +73,14 @@ def launch_bounds(source: str) -> str:
     return re.sub(r"__launch_bounds__\((\d+)\)", r"__launch_bounds__(\1, 1)", source)
 
 
+def wide_offsets(source: str) -> str:
+    """Offsets in bytes that helpers compute of those in elements, in 64 bits: the latter may take all of 32."""
+    return re.sub(r"\b(src_off|dst_off) \* (\d+)", r"(int64_t)\1 * \2", source)
+
+
 def text(source: str) -> str:
     """All repairs of the text."""
-    return stale_vectors(launch_bounds(local_helpers(source)))
+    return stale_vectors(wide_offsets(launch_bounds(local_helpers(source))))
 
 
 def stale_vectors(source: str) -> str:

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <climits>
-#include <initializer_list>
 
 #include "cuda/plan.h"
 #include "drivers/binding.h"
@@ -17,12 +16,12 @@ constexpr uintptr_t kAlignment = 16;  // bytes: what a thread loads at once
 
 bool misaligned(const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) % kAlignment != 0; }
 
-// Whether a product of sizes, none negative, is beyond the kernels' indices.
-bool beyond(std::initializer_list<int64_t> sizes) {
-  int64_t product = 1;
-  for (const int64_t size : sizes)
-    if (__builtin_mul_overflow(product, size, &product) || product > INT_MAX) return true;
-  return false;
+// Whether an index of `count` matrices is beyond 32 bits: the last one, or one up to `reach` rows and columns further
+// on, which a kernel computes and then does not use.
+bool beyond(int64_t count, int64_t rows, int64_t columns, int64_t reach) {
+  int64_t last;
+  return __builtin_mul_overflow(count, rows, &last) || __builtin_add_overflow(last, reach, &last) ||
+         __builtin_mul_overflow(last, columns, &last) || __builtin_add_overflow(last, reach, &last) || last > INT_MAX;
 }
 
 int64_t optional_param(const tvmops_kernel& kernel, const char* name, int64_t missing, int64_t high) {
@@ -41,17 +40,22 @@ GemmKernel::GemmKernel(const runtime::Kernel& kernel) : Kernel(kernel), launcher
   rows = optional_param(*source, "rows", 0, INT_MAX);
   split = std::max<int64_t>(1, optional_param(*source, "split_k", 1, INT_MAX));
   tf32 = optional_param(*source, "tf32", 0, 1) != 0;
+  const auto block = [&](const char* name) { return optional_param(*source, name, 0, 1 << 16); };
+  reach = std::max({block("block_m"), block("block_n"), block("block_k") * (block("stages") + split + 1)});
   drivers::check_plan(*source, gemm_plan_size(static_nk()));
 }
 
 const char* refusal(const GemmKernel& kernel, const GemmProblem& p) {
   if ((kernel.n > 0 && kernel.n != p.n) || (kernel.k > 0 && kernel.k != p.k) || (kernel.rows > 0 && p.m > kernel.rows))
     return "no kernel for these sizes";
-  const int64_t contiguous_a = p.transposed_a ? p.m : p.k, contiguous_b = p.transposed_b ? p.k : p.n;
-  for (const int64_t extent : {contiguous_a, contiguous_b, p.n, p.lda, p.ldb})
+  for (const int64_t extent : {p.n, p.lda, p.ldb})
     if (extent % kernel.align != 0) return kRagged;
+  // The depth lies along rows but where A is transposed and B is not.
+  if ((!p.transposed_a || p.transposed_b) && p.k % kernel.align != 0) return kRagged;
+  if (p.transposed_a && (p.m + kernel.align - 1) / kernel.align * kernel.align > p.last_a) return kRagged;
   const int64_t rows_a = p.transposed_a ? p.k : p.m, rows_b = p.transposed_b ? p.n : p.k;
-  if (beyond({p.batch, rows_a, p.lda}) || beyond({p.batch, rows_b, p.ldb}) || beyond({kernel.split, p.batch, p.m, p.n}))
+  if (beyond(p.batch, rows_a, p.lda, kernel.reach) || beyond(p.batch, rows_b, p.ldb, kernel.reach) ||
+      beyond(kernel.split * p.batch, p.m, p.n, kernel.reach))
     return kTooLarge;
   for (const void* pointer : {p.a, p.b, p.bias, p.residual, static_cast<const void*>(p.c)})
     if (misaligned(pointer)) return kMisaligned;

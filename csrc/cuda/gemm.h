@@ -3,7 +3,8 @@
 // A launch gets the buffers A, B, C, bias, residual and the sizes batch, M, N, K, lda, ldb, activation, flags (bit 0:
 // there is a bias, bit 1: a residual; one that there is not is passed as C and not read). A is [batch, M, lda], of
 // whose rows the first K are used, or, transposed in memory, [batch, K, lda]; B is [batch, K, ldb] or [batch, N, ldb];
-// C and the residual are [batch, M, N], the bias is [N].
+// C and the residual are [batch, M, N], the bias is [N]. Of the rows of a transposed A a launch may read on, within
+// lda, to a multiple of the kernel's alignment; nothing depends on what is there.
 #ifndef TVMOPS_CUDA_GEMM_H_
 #define TVMOPS_CUDA_GEMM_H_
 
@@ -23,6 +24,7 @@ struct GemmKernel : Kernel {
   int64_t rows = 0;        // only for so many rows at most; 0: any number
   int64_t align = 1;       // of contiguous extents, in elements
   int64_t split = 1;       // partial sums of every result, in the workspace
+  int64_t reach = 0;       // how far beyond a matrix tiles may begin or end: indices of it are computed, and not used
   bool transposed_a = false, transposed_b = false;
   bool tf32 = false;  // rounds float32 operands to TF32
 
@@ -39,6 +41,7 @@ struct GemmProblem {
   const void *a, *b, *bias, *residual;  // bias and residual may be null
   void* c;
   int activation;
+  int64_t last_a = 0;  // of a transposed A: the elements that there are of its last row in memory
 };
 
 // Null if the kernel can compute the problem, whose `c` may be open; else why not.

@@ -15,6 +15,9 @@ using drivers::RowsProblem;
 namespace {
 
 constexpr uintptr_t kAlignment = 16;  // bytes: what a thread loads at once
+// Elements: how far beyond a row the indices go that a block computes, and then does not use; twice what the threads of
+// one may keep.
+constexpr int64_t kReach = 1 << 19;
 
 bool is_row(const RowsKernel& kernel, int operand) { return kernel.operand[operand].role == Role::kRow; }
 
@@ -60,7 +63,7 @@ const char* refusal(const RowsKernel& kernel, int64_t rows, int64_t n, int64_t i
   if (!kernel.launcher[variant]) return "no kernel for this activation";
   if (rows * n % kernel.align != 0 || (!kernel.flat && n % kernel.align != 0)) return kRagged;
   int64_t elements;
-  if (__builtin_mul_overflow(rows, n, &elements) || elements > INT_MAX) return kTooLarge;
+  if (__builtin_mul_overflow(rows, n, &elements) || elements > INT_MAX - kReach) return kTooLarge;
   return nullptr;
 }
 

@@ -129,3 +129,9 @@ def test_bounds_say_that_one_block_is_enough():
     text = emit(kernels.copy(), find_gpu("sm_80")).text
     assert "__launch_bounds__(128, 1) plain_copy_kernel(" in text
     assert repair.launch_bounds("__launch_bounds__(128, 2) f") == "__launch_bounds__(128, 2) f"
+
+
+def test_offsets_in_bytes_have_64_bits():
+    helper = "uint8_t* src_p = (uint8_t*)src + src_off * 2;"
+    assert repair.wide_offsets(helper) == "uint8_t* src_p = (uint8_t*)src + (int64_t)src_off * 2;"
+    assert repair.wide_offsets("my_src_off * 2 + src_off + 2") == "my_src_off * 2 + src_off + 2"
