@@ -50,6 +50,10 @@ bool never_runs(int error) {
 
 bool refuses_sizes(int error) { return error == kInvalidValue || error == kInvalidConfiguration; }
 
+bool may_pass(int error) {
+  return error != kSuccess && error != kInsufficientDriver && error != kNoDevice && error != kInvalidDevice;
+}
+
 const tvmops_device* find_device(const runtime::Pack& pack, int index, int* error) {
   const std::lock_guard<std::mutex> lock(devices_mutex);
   const auto place = std::make_pair(pack.gpu.device, index);

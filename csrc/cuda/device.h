@@ -18,6 +18,8 @@ enum Error : int {
   kInvalidConfiguration = 9,
   kInsufficientDriver = 35,
   kInvalidDeviceFunction = 98,
+  kNoDevice = 100,
+  kInvalidDevice = 101,
   kInvalidKernelImage = 200,
   kNoKernelImage = 209,
   kInvalidPtx = 218,
@@ -30,6 +32,8 @@ enum Error : int {
 // ran, so that ATen may serve the call.
 bool never_runs(int error);
 bool refuses_sizes(int error);
+// Whether a device that can't be had now, because it is in use or out of memory, may be had later in this process.
+bool may_pass(int error);
 
 // The device of this index, or null and the error. Asked once; an error is asked again.
 const tvmops_device* find_device(const runtime::Pack& pack, int index, int* error);

@@ -44,6 +44,7 @@ inline constexpr const char* kSlower = "ATen is faster at this size by the plan"
 inline constexpr const char* kForced = "a kernel applies; mode is force";
 inline constexpr const char* kThumb = "a kernel applies; never timed, so by a rule of thumb";
 inline constexpr const char* kNoGpuKernel = "no loaded kernel runs on this GPU";
+inline constexpr const char* kNoneSuch = "no kernel for this GPU has this operator, dtype and layout";
 inline constexpr const char* kNeverTimed = "never timed on a GPU";
 inline constexpr const char* kWins = "a kernel applies and wins at this size by the plan";
 }  // namespace reason

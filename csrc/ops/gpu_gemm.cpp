@@ -2,6 +2,7 @@
 
 #include <ATen/Context.h>
 
+#include <algorithm>
 #include <cstring>
 #include <string>
 
@@ -66,6 +67,13 @@ std::optional<Layout> layout_of(const Tensor& t) {
   return layout;
 }
 
+// Of a matrix that is transposed in memory: how much of its last row there is.
+int64_t last_row(const Tensor& t, const Layout& layout) {
+  const int64_t there = static_cast<int64_t>(t.storage().nbytes()) / t.element_size() - t.storage_offset();
+  const int64_t rows = t.size(-1) * (t.dim() == 3 ? t.size(0) : 1);
+  return std::min(layout.ld, there - (rows - 1) * layout.ld);
+}
+
 bool readable(const GpuProduct& p) {
   const auto good = [&](const Tensor& t) { return is_readable(t) && t.scalar_type() == p.a.scalar_type(); };
   return good(p.a) && good(p.b) && (!p.bias || good(*p.bias)) && (!p.residual || good(*p.residual));
@@ -86,6 +94,7 @@ std::optional<GemmProblem> problem_of(const GpuProduct& p, const char*& why) {
     return std::nullopt;
   out.lda = a->ld, out.ldb = b->ld;
   out.transposed_a = a->transposed, out.transposed_b = b->transposed;
+  if (a->transposed) out.last_a = last_row(p.a, *a);
   out.a = p.a.const_data_ptr(), out.b = p.b.const_data_ptr();
   if (p.bias) out.bias = p.bias->const_data_ptr();
   if (p.residual) out.residual = p.residual->const_data_ptr();

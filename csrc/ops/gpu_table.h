@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -34,10 +35,17 @@ class GpuTable {
   // -1 for a kernel that no call comes to.
   using SlotOf = int64_t (*)(const tvmops_kernel& kernel);
 
-  // What a device runs, by slot, most specific first, and if there is nothing, why not.
+  // What a device runs, by slot, most specific first; and if a pack can't say what the device is, why not.
   struct Device {
     std::vector<std::vector<const Candidate*>> slots;
     std::string trouble;
+    bool passing = false;  // the trouble may be over at the next call
+
+    // Why a slot has nothing.
+    const char* nothing() const {
+      const bool any = std::any_of(slots.begin(), slots.end(), [](const auto& slot) { return !slot.empty(); });
+      return !trouble.empty() ? trouble.c_str() : any ? reason::kNoneSuch : reason::kNoGpuKernel;
+    }
 
     const std::vector<const Candidate*>& operator[](size_t slot) const {
       static const std::vector<const Candidate*> none;
@@ -52,7 +60,7 @@ class GpuTable {
     const State& state = newest();
     if (state.bound.empty() || device < 0 || device >= cuda::kMaxDevices) return nullptr;
     const Device* found = state.devices[device].load(std::memory_order_acquire);
-    return found ? found : look_at(state, device);
+    return found && !found->passing ? found : look_at(state, device);
   }
 
   bool serves(const tvmops_kernel* kernel) const {
@@ -95,20 +103,29 @@ class GpuTable {
     return *state.release();
   }
 
+  // A device whose trouble has passed replaces what was known of it, which stays: a call may still be using it.
   const Device* look_at(const State& state, int index) const {
     const std::lock_guard<std::mutex> lock(mutex_);
-    if (const Device* found = state.devices[index].load(std::memory_order_acquire)) return found;
+    const Device* const found = state.devices[index].load(std::memory_order_acquire);
+    if (found && !found->passing) return found;
     auto device = std::make_unique<Device>();
     device->slots.resize(state.slots);
+    std::map<const runtime::Pack*, const tvmops_device*> asked;  // null: in vain
     for (const auto& candidate : state.bound) {
-      int error;
-      const tvmops_device* about = cuda::find_device(*candidate->kernel.pack, index, &error);
-      if (!about)
-        device->trouble =
-            "device " + std::to_string(index) + " can't be used: " + cuda::error_text(*candidate->kernel.pack, error);
-      else if (cuda::runs(*candidate->kernel.source, *about))
+      const runtime::Pack* const pack = candidate->kernel.pack;
+      auto answer = asked.find(pack);
+      if (answer == asked.end()) {
+        int error;
+        answer = asked.emplace(pack, cuda::find_device(*pack, index, &error)).first;
+        if (error != cuda::kSuccess) {
+          device->trouble = "device " + std::to_string(index) + " can't be used: " + cuda::error_text(*pack, error);
+          device->passing |= cuda::may_pass(error);
+        }
+      }
+      if (answer->second && cuda::runs(*candidate->kernel.source, *answer->second))
         device->slots[candidate->slot].push_back(candidate.get());
     }
+    if (found && found->trouble == device->trouble && found->slots == device->slots) return found;
     state.devices[index].store(device.get(), std::memory_order_release);
     return device.release();
   }
@@ -140,7 +157,7 @@ GpuChoice<Kernel> choose_on_gpu(const GpuTable<Kernel>& table, size_t slot, int 
   const auto* here = table.on(device);
   if (!here) return {nullptr, reason::kNoGpuKernel};
   const auto& candidates = (*here)[slot];
-  if (candidates.empty()) return {nullptr, here->trouble.empty() ? reason::kNoGpuKernel : here->trouble.c_str()};
+  if (candidates.empty()) return {nullptr, here->nothing()};
   const char* refused = reason::kNoGpuKernel;
   const Kernel* applies = nullptr;
   bool slower = false, untimed = false;

@@ -187,6 +187,20 @@ def test_devices(definitions: dict[str, int], said: str, tmp_path: Path) -> None
     assert [line.startswith(said) for line in lines[1:]] == [True, True], lines
 
 
+def test_a_device_that_could_not_be_had_is_asked_for_again(tmp_path: Path) -> None:
+    """Out of memory twice; an error that will stay, such as that of an old driver, is remembered."""
+    served = "matmul(float16;M=*,N=*,K=*;a=n,b=t)@sm_80 a kernel applies; mode is force"
+    failed = "None device 0 can't be used: {} (CUDA error {})"
+    for error, text, after in ((2, "out of memory", served), (35, "CUDA driver version", None)):
+        path = compile_pack(tmp_path, f"device{error}", DEVICE_ERROR=error, DEVICE_FAILURES=2)
+        code = CODE.replace("range(2)", "range(4)")
+        lines = python(code, str(path)).stdout.splitlines()[1:]
+        said = failed.format(text, error)
+        assert lines[0] == lines[1]
+        assert lines[0].startswith(said[: said.index(text) + len(text)])
+        assert lines[2:] == [after or lines[0]] * 2
+
+
 def test_a_pack_without_the_entries_for_a_device(tmp_path: Path) -> None:
     path = compile_pack(tmp_path, NO_DEVICE_ENTRY=1)
     before = tvmops.kernels()

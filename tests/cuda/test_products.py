@@ -104,12 +104,28 @@ def test_layouts(pack: Pack, a_layout: str, b_layout: str) -> None:
     a, b = LAYOUTS[a_layout](24, 40, 0), LAYOUTS[b_layout](40, 16, 1)
     if (a_layout[0], b_layout[0]) == ("t", "t"):  # no kernel for it in the pack
         y, why = by_aten("mm", a, b)
-        assert why == "no loaded kernel runs on this GPU"
+        assert why == "no kernel for this GPU has this operator, dtype and layout"
         assert torch.equal(y, a @ b)
         return
     check_product(by_kernel("mm", a, b), a, b)
     assert pack.sizes[:4] == [1, 24, 16, 40]
     assert pack.sizes[4:6] == [max(a.stride()), max(b.stride())]
+
+
+def test_columns_of_a_transposed_operand(pack: Pack) -> None:
+    """Its last vector in part, where memory does not end with it; then also a depth that is no multiple of 8."""
+    whole, b = half(41, 40), half(41, 16, seed=1)
+    a = whole[:, 3:40].t()[:, :40]  # begins at 6 bytes: misaligned
+    assert by_aten("mm", a, b[:40])[1] == "an operand does not begin at a multiple of 16 bytes"
+    a = whole[:, :37].t()
+    check_product(by_kernel("mm", a, b), a, b)
+    assert pack.sizes[:6] == [1, 37, 16, 41, 40, 16]
+    short = torch.empty(40 * 41 - 3, dtype=torch.float16).as_strided((41, 37), (40, 1)).copy_(whole[:, :37]).t()
+    y, why = by_aten("mm", short, b)
+    assert why == "a size or stride is not the multiple that the kernels need"
+    assert torch.equal(y, a @ b)
+    batch = half(3, 21, 40)[:, :, :37].transpose(1, 2)
+    check_product(by_kernel("bmm", batch, half(3, 21, 16, seed=1)), batch, half(3, 21, 16, seed=1))
 
 
 def test_a_batch(pack: Pack) -> None:

@@ -176,6 +176,45 @@ TEST(what_a_gemm_refuses) {
   p = product(64, 1 << 12, 1 << 12);
   p.batch = 1 << 20;
   CHECK(says(cuda::refusal(kernel, p), "32 bits"));
+  p.batch = int64_t{1} << 60;
+  CHECK(says(cuda::refusal(kernel, p), "32 bits"));
+}
+
+TEST(the_largest_sizes) {
+  for (const bool tiled : {false, true}) {
+    OneKernel one = gemm_kernel();
+    // Rows of A up to 64 + 128, rows of B up to 16 + 128: the indices of those beyond the matrix must fit too.
+    if (tiled) {
+      for (const auto& [name, value] : {std::pair{"block_m", 128}, {"block_n", 64}, {"block_k", 16}, {"stages", 4}})
+        one.params.push_back({name, value});
+    }
+    const cuda::GemmKernel kernel(one.add());
+    CHECK(kernel.reach == (tiled ? 128 : 0));
+    const int64_t most_a = (INT_MAX - kernel.reach) / (64 + kernel.reach) / 8 * 8;
+    const int64_t most_b = (INT_MAX - kernel.reach) / (16 + kernel.reach) / 8 * 8;
+    cuda::GemmProblem p = product(64, 16, 24);
+    p.lda = most_a, p.ldb = most_b;
+    CHECK(!cuda::refusal(kernel, p));
+    p.lda += 8;
+    CHECK(says(cuda::refusal(kernel, p), "32 bits"));
+    p.lda = most_a, p.ldb += 8;
+    CHECK(says(cuda::refusal(kernel, p), "32 bits"));
+  }
+}
+
+TEST(a_transposed_operand_with_part_of_a_vector) {
+  OneKernel one = gemm_kernel();
+  for (auto& param : one.params) {
+    if (!std::strcmp(param.name, "layout_a")) param.value = 1;
+    if (!std::strcmp(param.name, "layout_b")) param.value = 0;
+  }
+  const cuda::GemmKernel kernel(one.add());
+  cuda::GemmProblem p = product(37, 16, 21);
+  p.transposed_a = true, p.transposed_b = false;
+  p.lda = 40, p.ldb = 16, p.last_a = 40;
+  CHECK(!cuda::refusal(kernel, p));
+  p.last_a = 37;  // the memory ends with the matrix
+  CHECK(says(cuda::refusal(kernel, p), "multiple"));
 }
 
 TEST(what_a_launch_of_a_gemm_gets) {
@@ -255,6 +294,12 @@ TEST(rows_of_a_flat_kernel_are_one) {
     CHECK(says(cuda::refusal(kernel, p), "across"));
     p.inner = 1, p.variant = drivers::kGelu;
     CHECK(says(cuda::refusal(kernel, p), "activation"));
+    p.variant = drivers::kNone;
+    const int64_t most = INT_MAX - (1 << 19);
+    CHECK(!cuda::refusal(kernel, most / 8, 8, 1, drivers::kNone));
+    CHECK(!cuda::refusal(kernel, 1, most, 1, drivers::kNone));
+    CHECK(says(cuda::refusal(kernel, 1, most + 1, 1, drivers::kNone), "32 bits"));
+    CHECK(says(cuda::refusal(kernel, int64_t{1} << 40, int64_t{1} << 40, 1, drivers::kNone), "32 bits"));
   }
 }
 
