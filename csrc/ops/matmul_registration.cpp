@@ -316,7 +316,7 @@ TORCH_LIBRARY_IMPL(tvmops, Autograd, m) {
   m.impl("addmm.out", &addmm_out_autograd);
 }
 
-// As torch has it: mv alone is not cast.
+// As torch has it: mv is cast on CUDA alone.
 #define TVMOPS_AUTOCAST(key)                                                                                           \
   TORCH_LIBRARY_IMPL(tvmops, key, m) {                                                                                 \
     m.impl("mm", &autocast_binary<c10::DispatchKey::key, call_mm>);                                                    \
@@ -337,5 +337,6 @@ Tensor autocast_binary(const Tensor& a, const Tensor& b) {
 
 TVMOPS_AUTOCAST(AutocastCPU)
 TVMOPS_AUTOCAST(AutocastCUDA)
+TORCH_LIBRARY_IMPL(tvmops, AutocastCUDA, m) { m.impl("mv", &autocast_binary<c10::DispatchKey::AutocastCUDA, call_mv>); }
 
 }  // namespace tvmops::ops
