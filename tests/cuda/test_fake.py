@@ -1,4 +1,4 @@
-"""Operators on fake CUDA tensors, which need no GPU: device, dtype, shape and strides are torch's, and tracing works."""
+"""Operators on fake CUDA tensors, which need no GPU: device, dtype, shape and strides are torch's; autocast, traces."""
 
 from __future__ import annotations
 
@@ -28,10 +28,15 @@ def of(*shapes: tuple[int, ...]) -> Make:
     return lambda dtype: tuple(cuda(*shape, dtype=dtype) for shape in shapes)
 
 
-def rows(call: Call) -> tuple[Call, Call, Make]:
-    """A function of torch and of the same name here, of a tensor that is not contiguous."""
-    name = call.__name__
-    return getattr(tvmops, name), call, lambda dtype: (cuda(6, 4, 24, dtype=dtype).transpose(0, 1),)
+def apart(dtype: torch.dtype) -> tuple[Tensor]:
+    """One that is not contiguous."""
+    return (cuda(6, 4, 24, dtype=dtype).transpose(0, 1),)
+
+
+def along(name: str, dim: int) -> tuple[Call, Call, Make]:
+    """The functions of this name, along a dimension."""
+    ours, torchs = getattr(tvmops, name), getattr(torch, name)
+    return lambda x: ours(x, dim), lambda x: torchs(x, dim), apart
 
 
 CASES: dict[str, tuple[Call, Call, Make]] = {
@@ -72,25 +77,16 @@ CASES: dict[str, tuple[Call, Call, Make]] = {
     "leaky_relu": (lambda x: tvmops.leaky_relu(x, 0.1), lambda x: F.leaky_relu(x, 0.1), of((4, 24))),
     "gelu, tanh": (lambda x: tvmops.gelu(x, "tanh"), lambda x: F.gelu(x, approximate="tanh"), of((4, 24))),
     **{
-        f"{name}, {dim}": (
-            lambda x, f=getattr(tvmops, name), dim=dim: f(x, dim),
-            lambda x, f=getattr(torch, name), dim=dim: f(x, dim),
-            lambda dtype: (cuda(6, 4, 24, dtype=dtype).transpose(0, 1),),
+        f"{name}, {dim}": along(name, dim)
+        for names, dims in (
+            (("softmax", "cumsum", "cumprod"), (0, -1)),
+            (("sum", "mean", "var", "amax", "amin", "argmax", "argmin"), (0, 2)),
         )
-        for name in ("softmax", "cumsum", "cumprod")
-        for dim in (0, -1)
+        for name in names
+        for dim in dims
     },
     **{
-        f"{name}, {dim}": (
-            lambda x, f=getattr(tvmops, name), dim=dim: f(x, dim),
-            lambda x, f=getattr(torch, name), dim=dim: f(x, dim),
-            lambda dtype: (cuda(6, 4, 24, dtype=dtype).transpose(0, 1),),
-        )
-        for name in ("sum", "mean", "var", "amax", "amin", "argmax", "argmin")
-        for dim in (0, 2)
-    },
-    **{
-        f.__name__: rows(f)
+        f.__name__: (getattr(tvmops, f.__name__), f, apart)
         for f in (
             *(torch.exp, torch.expm1, torch.log, torch.log1p, torch.sqrt, torch.rsqrt, torch.erf, torch.relu),
             *(torch.sigmoid, torch.tanh, F.silu, F.mish, F.hardswish, F.softplus, F.elu),
