@@ -45,8 +45,8 @@ SMALL_TF32 = {**SMALL, "block_k": 16, "vector": 4}  # as many bytes
 class Case:
     """Sizes and epilogue of a launch.
 
-    Rows of A and B in memory are rounded up to 16 bytes; then ``beyond_a`` and ``beyond_b`` follow. The first 64 elements
-    that are too many are NaN.
+    Rows of A and B in memory are rounded up to 16 bytes; then ``beyond_a`` and ``beyond_b`` follow. The first 64
+    elements that are too many are NaN.
     """
 
     m: int
