@@ -75,7 +75,7 @@ assert torch.equal(left("sum", apart, [1], False, why="operands that are not con
 left("var", x[:, ::2], [1], False, 1, why="operands that are not contiguous")
 left("sum", x, [0, 2], False, why="reduced dimensions that are apart")
 left("sum", torch.randn(33)[1:], [0], False, why="an operand does not begin at a multiple of 16 bytes")
-left("amin", x, [1], False, why="no loaded kernel runs on this GPU")
+left("amin", x, [1], False, why="no kernel for this GPU has this operator, dtype and layout")
 left("sum", x.double(), [1], False, why="a dtype, device, layout")
 assert left("sum", torch.empty(0, 5), [0], False, why="a dtype, device, layout").shape == (5,)
 assert left("mean", torch.empty(5, 0), [1], False, why="a dtype, device, layout").isnan().all()
