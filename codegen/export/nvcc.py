@@ -16,7 +16,8 @@ from ..errors import CodegenError
 
 # Machine code alone, no PTX: a kernel serves the architectures that it was made for and tuned on (sm_80 code runs on
 # every 8.x), so code that a driver would make for a newer one would never be called.
-FLAGS = ("-O3", "-std=c++17", "-Xcompiler", "-fPIC,-fvisibility=hidden")
+# The launchers need nothing of the C++ library, which a pack is not linked to: no exceptions, no guards of statics.
+FLAGS = ("-O3", "-std=c++17", "-Xcompiler", "-fPIC,-fvisibility=hidden,-fno-exceptions,-fno-threadsafe-statics")
 # Seconds that one source may take.
 LIMIT = 600.0
 

@@ -2,6 +2,7 @@
 
 import os
 import stat
+import subprocess
 
 import pytest
 
@@ -152,3 +153,14 @@ def test_a_launch_of_clusters_compiles(tmp_path):
     (tmp_path / "clusters.cu").write_text(emit(kernels.CLUSTERS, find_gpu("sm_90a")).text)
     (usage,) = nvcc.compile_source(tmp_path / "clusters.cu", tmp_path / "clusters.o", "sm_90a", INCLUDE)
     assert usage.function == "clusters_kernel"
+
+
+def test_launchers_need_no_library_of_cpp(tmp_path):
+    """A pack is linked as C; this one raises the limit of shared memory and finds a function of the driver."""
+    source = tmp_path / "tma_copy.cu"
+    source.write_text(emit(kernels.TMA_COPY, find_gpu("sm_90a")).text)
+    made = source.with_suffix(".o")
+    nvcc.compile_source(source, made, "sm_90a", INCLUDE)
+    needed = subprocess.run(["nm", "-u", str(made)], capture_output=True, text=True, check=True).stdout
+    assert "cudaLaunchKernel" in needed
+    assert not [name for name in needed.split() if name.startswith(("_Z", "__cxa", "__gxx", "_Unwind"))]
