@@ -77,6 +77,8 @@ const char* refusal(const RowsKernel& kernel, const RowsProblem& problem) {
     // A thread's loads must be aligned in every row; those of a flat kernel lie in one row, too.
     const int64_t bytes = kernel.operand[i].bytes;
     if (one.stride < problem.n) return kScattered;
+    int64_t end;
+    if (__builtin_mul_overflow(problem.outer, one.stride, &end) || end > INT_MAX - kReach) return kTooLarge;
     if (one.stride * bytes % kAlignment != 0) return kMisalignedRows;
   }
   if (kernel.flat && !joins(kernel, problem))

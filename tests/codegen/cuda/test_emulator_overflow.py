@@ -55,7 +55,16 @@ def test_unsigned_numbers_may_wrap(tmp_path):
     assert out[0] == LIMIT * 5 % 2**32
 
 
-HOPPER = {"consumers": 2, "tiles": 1, "block_n": 64, "stages": 2, "group": 2, "persistent": 1, "chunk": 32}
+HOPPER = {
+    "consumers": 2,
+    "tiles": 1,
+    "block_n": 64,
+    "stages": 2,
+    "group": 2,
+    "persistent": 1,
+    "chunk": 32,
+    "cluster": 1,
+}
 KERNELS = {
     "mma_sync nn": ("mma_sync", "sm_80", "nn", {**SMALL, "split_k": 4}),
     "mma_sync tn": ("mma_sync", "sm_80", "tn", SMALL),
