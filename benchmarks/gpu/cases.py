@@ -38,6 +38,10 @@ ROUNDING = {"float32": 2.0**-20, "tf32": 2.0**-10, "float16": 2.0**-11, "bfloat1
 ROWS_CHECKED = ((1, 2), (3, 5), (7, 67), (4, 128), (33, 1000), (2, 8200), (130, 257))
 #: Reductions that are checked: outer, n, inner. Rows along memory and across, whole and in pieces.
 REDUCTIONS_CHECKED = ((1, 2, 1), (70, 7, 1), (33, 1000, 1), (2, 40001, 1), (3, 9, 70), (2, 1000, 8), (1, 3000, 264))
+#: Positions, heads, elements of a head.
+ROTARY_CHECKED = ((1, 1, 2), (5, 3, 6), (7, 2, 64), (300, 4, 40))
+#: Scanned along the second: rows and columns.
+SCANS_CHECKED = ((3, 1, 1), (70, 24, 1), (5, 1001, 1), (1, 300000, 1), (2, 40, 16), (1, 3000, 5))
 #: Elements that are made afresh; longer inputs repeat them, which takes less time.
 DISTINCT = 1 << 22
 #: Elements on either side of a result that no kernel may write to.
@@ -90,13 +94,18 @@ def rounding(request: DeviceRequest, result: Tensor) -> float:
 
 def problem(request: DeviceRequest, point: Point, seed: int, device: Device) -> Problem:
     """The problem of a request at a point."""
-    make = {"cuda_gemm": _gemm, "cuda_reduce": _reduce}.get(request.driver, _rows)
+    makers = {"cuda_gemm": _gemm, "cuda_reduce": _reduce, "cuda_rotary": _rotary, "cuda_scan": _scan}
+    make = makers.get(request.driver, _rows)
     return make(request, Workload.parse(request.workload), point, seed, device)
 
 
 def checks(request: DeviceRequest) -> list[Point]:
     """Where the numbers are checked: ragged sizes around the kernel's blocks, and every epilogue."""
     workload = Workload.parse(request.workload)
+    if request.driver == "cuda_rotary":
+        return [Point(dict(zip("MHN", sizes, strict=True))) for sizes in ROTARY_CHECKED]
+    if request.driver == "cuda_scan":
+        return [Point(dict(zip("MNI", sizes, strict=True))) for sizes in SCANS_CHECKED]
     make = {"cuda_gemm": _gemm_checks, "cuda_reduce": _reduce_checks}.get(request.driver, _rows_checks)
     return list(make(request, workload))
 
@@ -293,3 +302,59 @@ def _reduce(request: DeviceRequest, workload: Workload, point: Point, seed: int,
 def _reduce_checks(request: DeviceRequest, workload: Workload) -> Iterator[Point]:
     for outer, n, inner in REDUCTIONS_CHECKED:
         yield Point({"M": outer, "N": n, "inner": inner})
+
+
+# -- cuda_rotary ---------------------------------------------------------------------------------------------------
+
+
+def _rotary(request: DeviceRequest, workload: Workload, point: Point, seed: int, device: Device) -> Problem:
+    operator: Any = ops.load(workload.op)
+    m, h, n = (point.sizes[name] for name in "MHN")
+    x, cos, sin = (torch.from_numpy(a).to(device.where) for a in operator.inputs(workload, point.sizes, seed))
+    x = x.to(DTYPES[workload.dtype])
+    y, around = _output((m, h, n), x.dtype, device)
+    strides = [m * h * n, h * n, n]
+    return Problem(
+        point,
+        [x, cos, sin, y],
+        [1, m, h, n // 2, 0, *strides, *strides, 0, n // 2, 0, 0],
+        [],
+        [y],
+        [around],
+        lambda: operator.aten(x, cos, sin),
+        lambda: operator.aten(*(t.double() for t in (x, cos, sin))),
+        operator.aten,
+        (x, cos, sin),
+        0,
+        2 * x.numel() * x.element_size() + 8 * cos.numel(),
+    )
+
+
+# -- cuda_scan -----------------------------------------------------------------------------------------------------
+
+
+def _scan(request: DeviceRequest, workload: Workload, point: Point, seed: int, device: Device) -> Problem:
+    operator: Any = ops.load(workload.op)
+    dtype = DTYPES[workload.dtype]
+    given = [torch.from_numpy(a).to(device.where, dtype) for a in operator.inputs(workload, point.sizes, seed)]
+    if len(given) == 3:  # the products are those of what was rounded
+        given[2] = torch.cumprod(given[1], 1)
+    out, around = _output(tuple(given[0].shape), dtype, device)
+
+    def exact() -> Tensor:
+        return torch.from_numpy(operator.reference(*(x.double().cpu().numpy() for x in given))).to(device.where)
+
+    return Problem(
+        point,
+        [*given, out],
+        [*point.sizes.values(), 2 if len(given) == 3 else 0],  # a gradient is scanned from the end
+        [],
+        [out],
+        [around],
+        lambda: operator.aten(*given),
+        exact,
+        operator.aten,
+        tuple(given),
+        0,
+        (len(given) + 1) * out.numel() * out.element_size(),
+    )

@@ -22,6 +22,9 @@ _INFIX |= {
     "GE": ">=",
     "And": "&&",
     "Or": "||",
+    "BitwiseAnd": "&",
+    "BitwiseOr": "|",
+    "BitwiseXor": "^",
 }
 _FUNCTIONS = {"Min": "smaller", "Max": "larger", "FloorDiv": "floor_div", "FloorMod": "floor_mod"}
 _CALLS = {"shift_right": ">>", "shift_left": "<<", "bitwise_and": "&", "bitwise_or": "|", "bitwise_xor": "^"}

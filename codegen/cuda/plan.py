@@ -60,3 +60,15 @@ def reduce_plan_size() -> int:
 def reduce_plan_bucket(outer: int, n: int, inner: int) -> int:
     """The bucket of [outer, n, inner]: ``plan[across][n][outer * n * inner]``."""
     return int(inner > 1) * rows_plan_size(False) + rows_plan_bucket(False, outer * inner, n)
+
+
+def scan_plan_size() -> int:
+    """How many buckets the plan of a ``cuda_scan`` kernel has."""
+    return 2 * (len(LENGTHS) + 1) * (len(ELEMENTS) + 1)
+
+
+def scan_plan_bucket(outer: int, n: int, inner: int) -> int:
+    """The bucket of a scan along n of [outer, n, inner]: ``plan[across][n or inner][outer * n * inner]``."""
+    across = int(inner > 1)
+    span = across * (len(LENGTHS) + 1) + _index(LENGTHS, inner if across else n)
+    return span * (len(ELEMENTS) + 1) + _index(ELEMENTS, outer * n * inner)

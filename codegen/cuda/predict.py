@@ -112,7 +112,10 @@ def predict(
 
 
 def _launches(kernel: PackKernel, source: DeviceSource, sizes: Mapping[str, int]) -> Sequence[Launch]:
-    """Those that have blocks; of a reduction that for rows along memory or across, and a join."""
+    """Those that have blocks; of a reduction or scan those for rows along memory or across, whole or in pieces."""
+    if kernel.driver == "cuda_scan":
+        given = [sizes["M"], sizes["N"], sizes["I"], 0]  # as the driver's sizes are
+        return [x for x in source.launches if all(expressions.value(e, source.scalars, given) > 0 for e in x.grid)]
     if kernel.driver != "cuda_reduce":
         return source.launches
     shape = ReduceShape(**{name: kernel.params[name] for name in ReduceShape.__dataclass_fields__})
@@ -135,6 +138,11 @@ def _work(kernel: PackKernel, sizes: Mapping[str, int]) -> tuple[float, float]:
     if kernel.driver == "cuda_reduce":
         outer, n, inner = (sizes.get(name, 1) for name in ("M", "N", "inner"))
         return 0.0, float(outer * inner * (n * kernel.params["bytes"] + kernel.params["result_bytes"]))
+    if kernel.driver == "cuda_rotary":
+        m, h, n = (sizes[name] for name in "MHN")
+        return 0.0, float(2 * item * m * h * n + 4 * m * n)
+    if kernel.driver == "cuda_scan":
+        return 0.0, float(item * kernel.params["operands"] * math.prod(sizes.values()))
     # Of a row program: the operands that are rows (role 0); those of one row, or of one column, are small.
     rows = [i for i in range(kernel.params["operands"]) if kernel.params[f"role{i}"] == 0]
     return 0.0, float(sum(kernel.params[f"bytes{i}"] for i in rows) * math.prod(sizes.values()))

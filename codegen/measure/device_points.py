@@ -32,17 +32,26 @@ GEMM_FEW_ROWS = ((1, 32, 1000, 2048, ""), (1, 32, 4096, 4096, ""), (1, 32, 1000,
 ROWS = ((8192, 1024), (4096, 4096), (512, 32768), (128, 1024))
 # outer, n, inner of a reduction: rows along memory, few long ones, rows across, few of them.
 REDUCE = ((8192, 1024, 1), (4096, 4096, 1), (1, 1 << 26, 1), (16, 4096, 1024), (1, 1 << 20, 64), (128, 1024, 1))
+# Positions, heads, elements of a head.
+ROTARY = ((4096, 32, 128), (8192, 8, 128), (2048, 12, 64), (1, 32, 128))
+# Scanned along the second: rows, of which some are cut, and columns.
+SCANS = ((8192, 1024, 1), (4096, 4096, 1), (2, 1 << 22, 1), (16, 512, 128), (64, 4096, 64), (4096, 64, 64))
 # A product with more data than this is left out of plans: it would not fit into every card's memory twice.
 LARGEST = 2 << 30
 ACROSS = 256  # rows that lie across, side by side
 BATCHES = (16, 2)  # of small and of large products
+_SHAPES = {"cuda_rotary": ROTARY, "cuda_scan": SCANS}
 
 
 def points(workload: Workload, driver: str) -> list[Point]:
     """What the score of a kernel is made from."""
     if driver == "cuda_reduce":
         return [Point({"M": outer, "N": n, "inner": inner}) for outer, n, inner in REDUCE]
-    found = _gemm(workload) if driver == "cuda_gemm" else _rows(workload)
+    if driver in _SHAPES:
+        sizes = (dict(zip(workload.dims, shape, strict=True)) for shape in _SHAPES[driver])
+        found: Iterator[Point] = (Point(_fixed(workload, one)) for one in sizes)
+    else:
+        found = _gemm(workload) if driver == "cuda_gemm" else _rows(workload)
     return list({p.text: p for p in found}.values())
 
 
@@ -68,6 +77,10 @@ def decisive(workload: Workload, driver: str, *, flat: bool = False) -> Decisive
         return _gemm_buckets(workload)
     if driver == "cuda_reduce":
         return _reduce_buckets()
+    if driver == "cuda_rotary":
+        return _rotary_buckets()
+    if driver == "cuda_scan":
+        return _scan_buckets()
     by_size = flat or workload.dims["N"] is not None
     found: Decisive = [[] for _ in range(plan.rows_plan_size(by_size))]
     lengths = (workload.dims["N"] or 1024,) if by_size else _samples(plan.LENGTHS, 64)
@@ -106,6 +119,27 @@ def _gemm_buckets(workload: Workload) -> Decisive:
                 found[bucket].append({"batch": batch, "M": m, "N": n_, "K": k_})
     # The products of 2**3 corners decide much the same: the smallest and the largest do.
     return [[min(b, key=_volume), max(b, key=_volume)] if len(b) > 1 else b for b in found]
+
+
+def _rotary_buckets() -> Decisive:
+    found: Decisive = [[] for _ in range(plan.rows_plan_size(True))]
+    for elements in _samples(plan.ELEMENTS, 1 << 12):
+        bucket = found[plan.rows_plan_bucket(True, 1, elements)]
+        if len(bucket) < 2:
+            bucket.append({"M": elements // (8 * 64), "H": 8, "N": 64})
+    return found
+
+
+def _scan_buckets() -> Decisive:
+    """Rows, then columns, of which each has 64 elements, or as many as there are room for."""
+    found: Decisive = [[] for _ in range(plan.scan_plan_size())]
+    for across, span, elements in product((False, True), _samples(plan.LENGTHS, 64), _samples(plan.ELEMENTS, 1 << 12)):
+        n, inner = (min(64, max(1, elements // span)), span) if across else (span, 1)
+        m = max(1, elements // (n * inner))
+        bucket = found[plan.scan_plan_bucket(m, n, inner)]
+        if len(bucket) < 2:
+            bucket.append({"M": m, "N": n, "I": inner})
+    return found
 
 
 def _volume(sizes: Sizes) -> int:

@@ -7,10 +7,11 @@ that is not turned are data of the call, not of the workload.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
+from ..errors import CodegenError
 from ..workload import Workload
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from tvm import te
 
     from ..spaces.space import Space
-    from ..target import Target
+    from ..target import GpuTarget, Target
 
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -86,6 +87,22 @@ class RotaryOperator:
     def workloads(self) -> Sequence[Workload]:
         """Every dtype, any sizes."""
         return [Workload(self.name, dtype, {"M": None, "H": None, "N": None}) for dtype in DTYPES]
+
+    def device_space(self, workload: Workload, target: GpuTarget, name: str | None = None) -> Space:
+        """The space of rotary embeddings on a GPU.
+
+        Raises:
+            CodegenError: it has no such space, or sizes are compiled in.
+        """
+        from ..spaces.device_rotary import DeviceRotarySpace
+
+        if name not in (None, DeviceRotarySpace.name) or any(workload.dims.values()):
+            raise CodegenError(f"{workload.key} has no space {name or DeviceRotarySpace.name!r} on {target.name}")
+        return cast("Space", DeviceRotarySpace(workload, target))
+
+    def device_workloads(self) -> Sequence[Workload]:
+        """The same as on a CPU."""
+        return self.workloads()
 
 
 OPERATORS = {RotaryOperator.name: RotaryOperator()}

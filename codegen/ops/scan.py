@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
+from ..errors import CodegenError
 from ..workload import Workload
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from tvm import te
 
     from ..spaces.space import Space
-    from ..target import Target
+    from ..target import GpuTarget, Target
 
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -101,6 +102,22 @@ class ScanOperator:
     def workloads(self) -> list[Workload]:
         """Every dtype, any size."""
         return [Workload(self.name, dtype, {"M": None, "N": None, "I": None}) for dtype in DTYPES]
+
+    def device_space(self, workload: Workload, target: GpuTarget, name: str | None = None) -> Space:
+        """The space of scans on a GPU.
+
+        Raises:
+            CodegenError: it has no such space, or sizes are compiled in.
+        """
+        from ..spaces.device_scan import DeviceScanSpace
+
+        if name not in (None, DeviceScanSpace.name) or any(workload.dims.values()):
+            raise CodegenError(f"{workload.key} has no space {name or DeviceScanSpace.name!r} on {target.name}")
+        return cast("Space", DeviceScanSpace(workload, target, self.kind))
+
+    def device_workloads(self) -> list[Workload]:
+        """The same as on a CPU."""
+        return self.workloads()
 
 
 _KINDS = {"cumsum": "sum", "cumprod": "prod", "cumprod_backward": "prod_backward"}

@@ -54,6 +54,13 @@ int64_t reduce_plan_bucket(int64_t outer, int64_t n, int64_t inner) {
 
 int64_t reduce_plan_size() { return 2 * rows_plan_size(false); }
 
+int64_t scan_plan_bucket(int64_t outer, int64_t n, int64_t inner) {
+  const int64_t across = inner > 1, span = across * buckets(kLengths) + bucket(kLengths, across ? inner : n);
+  return span * buckets(kElements) + bucket(kElements, outer * n * inner);
+}
+
+int64_t scan_plan_size() { return 2 * buckets(kLengths) * buckets(kElements); }
+
 std::vector<std::pair<std::string, std::vector<int64_t>>> plan_bounds() {
   return {{"GEMM_ROWS", list(kGemmRows)},
           {"GEMM_COLUMNS", list(kGemmColumns)},

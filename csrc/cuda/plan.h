@@ -21,6 +21,10 @@ int64_t rows_plan_size(bool by_size);
 int64_t reduce_plan_bucket(int64_t outer, int64_t n, int64_t inner);
 int64_t reduce_plan_size();
 
+// Of cuda_scan: plan[across][span][elements], the span being n, or inner where the scan goes across rows.
+int64_t scan_plan_bucket(int64_t outer, int64_t n, int64_t inner);
+int64_t scan_plan_size();
+
 // The upper bounds of all buckets but the last, by the names of codegen/cuda/plan.py, which has the same.
 std::vector<std::pair<std::string, std::vector<int64_t>>> plan_bounds();
 

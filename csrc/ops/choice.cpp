@@ -15,6 +15,7 @@
 #include "ops/gpu_gemm.h"
 #include "ops/gpu_reduce.h"
 #include "ops/gpu_rows.h"
+#include "ops/gpu_scan.h"
 #include "ops/reduce_choice.h"
 #include "ops/rotary.h"
 #include "ops/rows_choice.h"
@@ -72,6 +73,8 @@ int64_t plan_size(const tvmops_kernel& kernel) {
     return cuda::rows_plan_size((flat && *flat) || positive("N"));
   }
   if (kernel.driver == std::string_view(cuda::ReduceKernel::kDriver)) return cuda::reduce_plan_size();
+  if (kernel.driver == std::string_view("cuda_rotary")) return cuda::rows_plan_size(true);
+  if (kernel.driver == std::string_view("cuda_scan")) return cuda::scan_plan_size();
   return drivers::plan_size(positive("N") && positive("K"));
 }
 
@@ -116,7 +119,8 @@ uint64_t choice_generation() {
 
 bool serves(const tvmops_kernel* kernel) {
   return gemm_serves(kernel) || rows_serves(kernel) || reduce_serves(kernel) || rotary_serves(kernel) ||
-         scan_serves(kernel) || gpu_gemm_serves(kernel) || gpu_rows_serves(kernel) || gpu_reduce_serves(kernel);
+         scan_serves(kernel) || gpu_gemm_serves(kernel) || gpu_rows_serves(kernel) || gpu_rotary_serves(kernel) ||
+         gpu_scan_serves(kernel) || gpu_reduce_serves(kernel);
 }
 
 void start_recording() { decisions = std::make_unique<std::vector<Decision>>(); }

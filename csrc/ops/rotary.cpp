@@ -4,6 +4,8 @@
 
 #include "drivers/rotary.h"
 #include "ops/common.h"
+#include "ops/gpu.h"
+#include "ops/gpu_scan.h"
 #include "ops/kernel_table.h"
 #include "ops/rows_choice.h"
 
@@ -78,9 +80,15 @@ Tensor call(const Tensor& x, const Tensor& cos, const Tensor& sin, bool interlea
 struct RotaryChoice {
   const RotaryKernel* kernel;
   const char* reason;
+  const cuda::RotaryKernel* on_gpu = nullptr;  // within a GpuScope, instead
+  explicit operator bool() const { return kernel || on_gpu; }
 };
 
 RotaryChoice choose(Storage storage, int64_t elements) {
+  if (gpu()) {
+    const auto choice = choose_gpu_rotary(kKey, storage, elements);
+    return {nullptr, choice.reason, choice.kernel};
+  }
   const Mode mode = current_mode();
   if (mode == Mode::kOff) return {nullptr, reason::kOff};
   const auto* bound = table().find(kKey, storage, -1);
@@ -93,12 +101,13 @@ RotaryChoice choose(Storage storage, int64_t elements) {
 
 void record(const Tensor& x, const RotaryChoice& choice) {
   if (!recording()) return;
-  record(Decision{kKey.name(), shape_text({x.sizes()}), choice.kernel ? choice.kernel->source->name : "",
-                  choice.kernel ? "rotary" : "aten", choice.reason});
+  const tvmops_kernel* source = choice.on_gpu ? choice.on_gpu->source : choice.kernel ? choice.kernel->source : nullptr;
+  record(Decision{kKey.name(), shape_text({x.sizes()}), source ? source->name : "", source ? source->driver : "aten",
+                  choice.reason});
 }
 
 bool is_table(const Tensor& t) {
-  return t.device().is_cpu() && t.layout() == at::kStrided && at::isFloatingType(t.scalar_type()) &&
+  return is_here(t) && t.layout() == at::kStrided && at::isFloatingType(t.scalar_type()) &&
          t.scalar_type() != at::kDouble && !t.is_conj() && !t.is_neg();
 }
 
@@ -150,9 +159,10 @@ Tensor rotary_embedding_cpu(const Tensor& input, const Tensor& cos, const Tensor
     return aten(input, cos, sin, interleaved, seq_dim, inverse);
   }
   RotaryChoice choice = choose(storage_of(input.scalar_type()), input.numel());
+  if (choice.on_gpu && input.stride(-1) != 1) choice = {nullptr, cuda::kScattered};
   Tensor y;
   RotaryProblem p;
-  if (choice.kernel) {
+  if (choice) {
     y = input.is_contiguous() ? new_result(input.sizes(), input.scalar_type()) : at::empty_like(input);
     const Tensor x = input.stride(-1) == 1 ? input : input.contiguous();  // as the gradient of a sum, for one
     const Tensor c = as_table(cos), s = as_table(sin);
@@ -163,13 +173,19 @@ Tensor rotary_embedding_cpu(const Tensor& input, const Tensor& cos, const Tensor
     p.pairs = interleaved, p.inverse = inverse;
     p.x = x.const_data_ptr(), p.y = y.mutable_data_ptr();
     p.cos = c.const_data_ptr<float>(), p.sin = s.const_data_ptr<float>();
-    if (y.stride(-1) == 1 && drivers::fits(*choice.kernel, p)) {
+    const char* refusal = "no kernel for these strides";
+    if (choice.on_gpu) {
+      refusal = run_gpu_rotary(*choice.on_gpu, p);
+    } else if (y.stride(-1) == 1 && drivers::fits(*choice.kernel, p)) {
+      refusal = nullptr;
       if (!input.is_contiguous()) advise_huge_pages(y);
-      record(input, choice);
       drivers::rotary(*choice.kernel, p, kAtenParallel);
+    }
+    if (!refusal) {
+      record(input, choice);
       return y;
     }
-    choice = {nullptr, "no kernel for these strides"};
+    choice = {nullptr, refusal};
   }
   record(input, choice);
   return aten(input, cos, sin, interleaved, seq_dim, inverse);
@@ -184,6 +200,7 @@ TORCH_LIBRARY_FRAGMENT(tvmops, m) {
       {at::Tag::pt2_compliant_tag});
 }
 TORCH_LIBRARY_IMPL(tvmops, CPU, m) { m.impl("rotary_embedding", &rotary_embedding_cpu); }
+TORCH_LIBRARY_IMPL(tvmops, CUDA, m) { m.impl("rotary_embedding", on_gpu<&rotary_embedding_cpu>); }
 TORCH_LIBRARY_IMPL(tvmops, CompositeExplicitAutograd, m) { m.impl("rotary_embedding", &aten); }
 TORCH_LIBRARY_IMPL(tvmops, Autograd, m) { m.impl("rotary_embedding", &autograd); }
 

@@ -8,8 +8,8 @@
 
 namespace tvmops::ops {
 
-// Under the CPU key: by a kernel or ATen. input [..., D], whose dimension `seq_dim` has the positions; cos and sin
-// [positions, at most D / 2], or the same for each element of the first dimension.
+// Under the CPU key, or in a GpuScope, by a kernel or ATen. input [..., D], whose dimension `seq_dim` has the
+// positions; cos and sin [positions, at most D / 2], or the same for each element of the first dimension.
 at::Tensor rotary_embedding_cpu(const at::Tensor& input, const at::Tensor& cos, const at::Tensor& sin, bool interleaved,
                                 int64_t seq_dim, bool inverse);
 

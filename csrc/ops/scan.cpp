@@ -8,6 +8,8 @@
 #include <string>
 
 #include "ops/common.h"
+#include "ops/gpu.h"
+#include "ops/gpu_scan.h"
 #include "ops/rows_choice.h"
 #include "ops/scan_choice.h"
 
@@ -114,6 +116,10 @@ Tensor scan_cpu(const Tensor& self, int64_t dim, OptionalDtype dtype, bool exclu
     return Op::aten(self, a, dtype);
   }
   ScanProblem p = problem_of(self, a);
+  if (gpu()) {
+    Tensor out;
+    return scan_on_gpu(Op::key(), {self}, p, out) ? out : Op::aten(self, a, dtype);
+  }
   const ScanChoice choice = chosen(Op::key(), self, p);
   if (!choice) return Op::aten(self, a, dtype);
   const Tensor x = self.contiguous();  // even with this copy, strided columns of ATen are slower
@@ -141,7 +147,9 @@ Tensor& scan_out_cpu(const Tensor& self, int64_t dim, OptionalDtype dtype, bool 
   if (is_scannable(self, wanted) && out.scalar_type() == wanted && is_readable(out) && out.is_contiguous() &&
       out.sizes() == self.sizes() && at::get_overlap_status(self, out) == at::MemOverlapStatus::No) {
     ScanProblem p = problem_of(self, {dim, exclusive, reverse});
-    if (const ScanChoice choice = chosen(Op::key(), self, p)) {
+    if (gpu()) {
+      if (scan_on_gpu(Op::key(), {self}, p, out)) return out;
+    } else if (const ScanChoice choice = chosen(Op::key(), self, p)) {
       const Tensor x = self.contiguous();
       p.source = x.const_data_ptr();
       p.target = out.mutable_data_ptr();
@@ -162,7 +170,10 @@ Tensor cumprod_backward_cpu(const Tensor& grad, const Tensor& self, const Tensor
       grad.sizes() == self.sizes() && output.sizes() == self.sizes()) {
     // dL/dx_k = the sum of g_i y_i over all products y_i with the factor x_k, divided by x_k.
     ScanProblem p = problem_of(self, {dim, exclusive, !reverse});
-    if (const ScanChoice choice = chosen(kCumprodBackward, self, p)) {
+    if (gpu()) {
+      Tensor out;
+      if (scan_on_gpu(kCumprodBackward, {grad, self, output}, p, out)) return out;
+    } else if (const ScanChoice choice = chosen(kCumprodBackward, self, p)) {
       const Tensor g = grad.contiguous(), x = self.contiguous(), y = output.contiguous();
       Tensor out = new_result(x.sizes(), dtype);
       p.source = g.const_data_ptr(), p.factor = y.const_data_ptr(), p.divisor = x.const_data_ptr();
@@ -328,6 +339,14 @@ TORCH_LIBRARY_IMPL(tvmops, CPU, m) {
   m.impl("cumsum.out", &scan_out_cpu<Cumsum>);
   m.impl("cumprod.out", &scan_out_cpu<Cumprod>);
   m.impl("cumprod_backward", &cumprod_backward_cpu);
+}
+
+TORCH_LIBRARY_IMPL(tvmops, CUDA, m) {
+  m.impl("cumsum", on_gpu<&cumsum_cpu>);
+  m.impl("cumprod", on_gpu<&cumprod_cpu>);
+  m.impl("cumsum.out", on_gpu<&scan_out_cpu<Cumsum>>);
+  m.impl("cumprod.out", on_gpu<&scan_out_cpu<Cumprod>>);
+  m.impl("cumprod_backward", on_gpu<&cumprod_backward_cpu>);
 }
 
 TORCH_LIBRARY_IMPL(tvmops, CompositeExplicitAutograd, m) {

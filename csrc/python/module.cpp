@@ -113,6 +113,8 @@ PYBIND11_MODULE(_C, m) {
   });
   m.def("cuda_reduce_plan_bucket", &cuda::reduce_plan_bucket);
   m.def("cuda_reduce_plan_size", &cuda::reduce_plan_size);
+  m.def("cuda_scan_plan_bucket", &cuda::scan_plan_bucket);
+  m.def("cuda_scan_plan_size", &cuda::scan_plan_size);
   m.def("start_recording", &ops::start_recording);
   m.def("stop_recording", &take_decisions);
   m.def("release_packed_weights", &ops::release_packed_weights, py::arg("all") = false);

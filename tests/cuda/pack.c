@@ -241,6 +241,50 @@ static int biased(const tvmops_launch* l, int activation) {
 static int bias_none(const tvmops_launch* l) { return biased(l, 0); }
 static int bias_gelu(const tvmops_launch* l) { return biased(l, 2); }
 
+/* --- Drivers cuda_scan and cuda_rotary. --- */
+
+/* x, y, or g, x, products, y: dL/dx_k is the sum of g_i y_i over all products with the factor x_k, divided by x_k. */
+static int scan(const tvmops_launch* l, int gradient) {
+  note(l, gradient ? 4 : 2, 4);
+  const int64_t n = l->sizes[1], inner = l->sizes[2], exclusive = l->sizes[3] & 1, reverse = l->sizes[3] & 2;
+  const float *x = l->buffers[0], *factor = l->buffers[1], *products = l->buffers[2];
+  float* const y = l->buffers[gradient ? 3 : 1];
+  for (int64_t c = 0; c < l->sizes[0] * inner; c++) {
+    double sum = 0;
+    for (int64_t i = 0; i < n; i++) {
+      const int64_t at = (c / inner * n + (reverse ? n - 1 - i : i)) * inner + c % inner;
+      const double before = sum;
+      sum += gradient ? (double)x[at] * products[at] : x[at];
+      y[at] = (float)((exclusive ? before : sum) / (gradient ? factor[at] : 1.0));
+    }
+  }
+  return 0;
+}
+static int cumsum_f32(const tvmops_launch* l) { return scan(l, 0); }
+static int cumprod_backward_f32(const tvmops_launch* l) { return scan(l, 1); }
+
+/* x, cos, sin, y; pairs are neighbours or lie half of the turned part apart. */
+static int rotary_f16(const tvmops_launch* l) {
+  note(l, 4, 8);
+  const int64_t *s = l->sizes, half = s[3], pairs = s[14] & 1;
+  const float *cos = l->buffers[1], *sin = l->buffers[2];
+  for (int64_t r = 0; r < s[0] * s[1] * s[2]; r++) {
+    const int64_t i = r / s[2] / s[1], j = r / s[2] % s[1], k = r % s[2];
+    const int64_t x = i * s[5] + j * s[6] + k * s[7], y = i * s[8] + j * s[9] + k * s[10];
+    const int64_t t = i * s[11] + j * s[12] + k * s[13];
+    for (int64_t a = 0; a < half; a++) {
+      const int64_t left = pairs ? 2 * a : a, right = pairs ? left + 1 : half + a;
+      const float one = load(l->buffers[0], x + left, F16), other = load(l->buffers[0], x + right, F16);
+      const float turn = s[14] & 2 ? -sin[t + a] : sin[t + a];
+      store(l->buffers[3], y + left, F16, one * cos[t + a] - other * turn);
+      store(l->buffers[3], y + right, F16, other * cos[t + a] + one * turn);
+    }
+    for (int64_t e = 2 * half; e < 2 * half + s[4]; e++)
+      store(l->buffers[3], y + e, F16, load(l->buffers[0], x + e, F16));
+  }
+  return 0;
+}
+
 /* Failures. No image for this device; one error, and then none; too large a grid. */
 static int silu_f32(const tvmops_launch* l) {
   note_rows(l, 2);
@@ -266,6 +310,9 @@ static int tanh_f32(const tvmops_launch* l) {
 
 static const tvmops_value mnk[] = FREE;
 static const tvmops_value mn[] = {{"M", -1}, {"N", -1}};
+static const tvmops_value mni[] = {{"M", -1}, {"N", -1}, {"I", -1}};
+static const tvmops_value mhn[] = {{"M", -1}, {"H", -1}, {"N", -1}};
+static const tvmops_value few_threads[] = {{"threads", 64}};
 static const tvmops_value static_nk[] = {{"M", -1}, {"N", 64}, {"K", 32}};
 static const tvmops_value nn[] = {LAYOUT(0, 0), {"rows", 0}};
 static const tvmops_value nt[] = {LAYOUT(0, 1), {"rows", 0}};
@@ -307,6 +354,9 @@ LEAVES(relu_f32);
 LEAVES(silu_f32);
 LEAVES(sigmoid_f32);
 LEAVES(tanh_f32);
+LEAVES(cumsum_f32);
+LEAVES(cumprod_backward_f32);
+LEAVES(rotary_f16);
 static const tvmops_leaf split_gemm_leaves[] = {LEAF("launch", split_gemm), LEAF("workspace", split_workspace)};
 static const tvmops_leaf layer_norm_backward_f32_leaves[] = {LEAF("launch", layer_norm_backward_f32),
                                                              LEAF("workspace", layer_norm_backward_workspace)};
@@ -317,6 +367,8 @@ static const tvmops_leaf bias_leaves[] = {LEAF("launch.none", bias_none), LEAF("
   {key "@" target, op, key, target, driver, dims, LEN(dims), params, LEN(params), f##_leaves, LEN(f##_leaves), NULL, 0}
 #define MATMUL(key, dims, params, f) KERNEL("matmul", "matmul(" key ")", "sm_80", "cuda_gemm", dims, params, f)
 #define ROWS(op, type, params, f) KERNEL(op, op "(" type ";M=*,N=*)", "sm_80", "cuda_rows", mn, params, f)
+
+#define SCAN(op, f) KERNEL(op, op "(float32;M=*,N=*,I=*)", "sm_80", "cuda_scan", mni, few_threads, f)
 
 static const tvmops_kernel kernels[] = {
     MATMUL("float16;M=*,N=*,K=*;a=n,b=n", mnk, nn, gemm_f16_nn),
@@ -341,6 +393,10 @@ static const tvmops_kernel kernels[] = {
     ROWS("tanh", "float32", flat32, tanh_f32),
     ROWS("bias_activation", "float32", bias32, bias),
     ROWS("gated_activation", "float32", gated32, gated_f32),
+    SCAN("cumsum", cumsum_f32),
+    SCAN("cumprod_backward", cumprod_backward_f32),
+    KERNEL("rotary_embedding", "rotary_embedding(float16;M=*,H=*,N=*)", "sm_80", "cuda_rotary", mhn, few_threads,
+           rotary_f16),
 };
 static const tvmops_pack pack = {TVMOPS_PACK_MAGIC, TVMOPS_ABI_VERSION,  LEN(kernels),
                                  HOST_ARCH,         "{\"kernels\": []}", kernels};

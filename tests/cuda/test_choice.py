@@ -94,6 +94,18 @@ def test_the_plans_of_codegen_are_the_same() -> None:
     assert max(seen) < size
 
 
+def test_the_plans_of_scans_are_the_same() -> None:
+    assert tvmops._C.cuda_scan_plan_size() == plan.scan_plan_size()
+    around = sorted({b + d for b in (*plan.LENGTHS, *plan.ELEMENTS) for d in (0, 1)} | {1})
+    seen = set()
+    for outer, n, inner in itertools.product((1, 1 << 8), around, around):
+        bucket = plan.scan_plan_bucket(outer, n, inner)
+        assert tvmops._C.cuda_scan_plan_bucket(outer, n, inner) == bucket
+        seen.add(bucket)
+    assert len(seen) > plan.scan_plan_size() // 2
+    assert seen <= set(range(plan.scan_plan_size()))
+
+
 def test_a_kernel_that_does_not_run_here_is_not_tried_again(pack: Pack) -> None:
     x = randn(20, 48)
     expected = torch.nn.functional.silu(x)
@@ -216,7 +228,7 @@ def test_a_pack_without_the_entries_for_a_device(tmp_path: Path) -> None:
 def test_the_environment_loads_packs(tmp_path: Path) -> None:
     path = compile_pack(tmp_path)
     code = "import tvmops; print(sum(k['gpu'] for k in tvmops.kernels()), tvmops._C.load_pack_path())"
-    assert python(code, env={"TVMOPS_PACK_PATH": str(path)}).stdout.split() == ["22", "0"]
+    assert python(code, env={"TVMOPS_PACK_PATH": str(path)}).stdout.split() == ["25", "0"]
 
 
 def test_the_command_line(tmp_path: Path) -> None:
@@ -224,5 +236,5 @@ def test_the_command_line(tmp_path: Path) -> None:
     code = "import sys; sys.argv = ['tvmops', 'kernels']; from tvmops.__main__ import main; sys.exit(main())"
     lines = python(code, env={"TVMOPS_PACK_PATH": str(path)}).stdout.splitlines()
     ours = [line for line in lines if "@sm_" in line]
-    assert len(ours) == 22
+    assert len(ours) == 25
     assert all(line.endswith("for a GPU") and "never timed" in line for line in ours)

@@ -62,6 +62,24 @@ gate, up = torch.randn(5, 24).half(), torch.randn(5, 24).half()
 for name in ("gelu", "silu"):
     exact = getattr(torch.nn.functional, name)(gate.double()) * up.double()
     close(served("gated_activation", gate, up, name), exact, 2.0**-11)
+x, angle = torch.randn(2, 7, 9, 40).half()[:, :, 3:6], torch.randn(7, 16)
+part, c, s = x.double()[..., :32], angle.cos().double()[:, None], angle.sin().double()[:, None]
+for pairs in (False, True):
+    one, other = (part[..., ::2], part[..., 1::2]) if pairs else part.chunk(2, -1)
+    both = (one * c - other * s, other * c + one * s)
+    y = served("rotary_embedding", x, angle.cos(), angle.sin(), pairs, 1, False)
+    assert torch.equal(y[..., 32:], x[..., 32:])
+    exact = torch.stack(both, -1).flatten(-2) if pairs else torch.cat(both, -1)
+    assert ((y[..., :32].double() - exact).abs() <= 2.0**-11 * exact.abs() + 2.0**-20).all()
+for shape, dim in (((3, 70), 1), ((2, 9, 5), 1), ((20000,), 0)):
+    x = torch.randn(shape)
+    assert (served("cumsum", x, dim, None, False, False) - x.double().cumsum(dim)).abs().max() < 1e-3
+x = (1 + torch.randn(3, 40) / 8).double().requires_grad_()
+x.detach()[1, 7] = 0
+y, g = x.cumprod(1), torch.randn(3, 40)
+(dx,) = torch.autograd.grad(y, x, g.double())
+x, y = x.detach().float(), y.detach().float()
+assert (served("cumprod_backward", g, x, y, 1, False, False) - dx).abs().max() < 1e-4 * dx.abs().max()
 """
 HOPPER = {
     "consumers": 2,
@@ -87,7 +105,7 @@ close(served("bmm", a, b), a.double() @ b.double(), 2.0**-11)
 def of_space(key: str, choice: dict[str, int] | None = None, arch: str = "sm_80", name: str = "mma_sync") -> PackKernel:
     """A kernel of the workload."""
     workload, target = Workload.parse(key), find_gpu(arch)
-    space = spaces.find(workload, target, name if choice else "device_rows")
+    space = spaces.find(workload, target, name if choice else None)
     choice = choice or space.default()
     return PackKernel(
         workload, target, space.name, space.driver, choice, space.params(choice), list(space.apply(choice))
@@ -102,6 +120,9 @@ def test_exported_kernels_serve_calls(tmp_path: Path) -> None:
         of_space("softmax(float16;M=*,N=*)"),
         of_space("gelu(float32;N=*)"),
         of_space("gated_activation(float16;N=*)"),
+        of_space("rotary_embedding(float16;M=*,H=*,N=*)"),
+        of_space("cumsum(float32;M=*,N=*,I=*)"),
+        of_space("cumprod_backward(float32;M=*,N=*,I=*)"),
     ]
     device.export(kernels, device.sources(kernels), tmp_path / "export")
     path = emulator.link_pack(tmp_path / "export", tmp_path / "cuda.so", "sm_86")
@@ -110,7 +131,8 @@ def test_exported_kernels_serve_calls(tmp_path: Path) -> None:
     many = "matmul(float16;M=*,N=*,K=*;a=n,b=t)@sm_80"
     rounded = "matmul(float32;M=*,N=*,K=*;a=n,b=t,tf32=1)@sm_80"
     rows = ["softmax(float16;M=*,N=*)@sm_80", *["gelu(float32;N=*)@sm_80"] * 2]
-    rows += ["gated_activation(float16;N=*)@sm_80"] * 2
+    rows += ["gated_activation(float16;N=*)@sm_80"] * 2 + ["rotary_embedding(float16;M=*,H=*,N=*)@sm_80"] * 2
+    rows += ["cumsum(float32;M=*,N=*,I=*)@sm_80"] * 3 + ["cumprod_backward(float32;M=*,N=*,I=*)@sm_80"]
     assert names == [many] * 3 + [few] * 3 + [many, rounded, *rows]
 
 

@@ -55,10 +55,27 @@ def test_reduction_buckets_are_decided_by_sizes_of_their_own():
     assert sum(map(bool, buckets)) > len(buckets) * 3 // 4
 
 
-@pytest.mark.parametrize("key", [*GEMM, *(key for key, _ in ROWS)])
+def test_buckets_of_scans_and_rotary_embeddings():
+    buckets = device_points.decisive(Workload.parse("cumsum(float16;M=*,N=*,I=*)"), "cuda_scan")
+    assert len(buckets) == plan.scan_plan_size()
+    assert sum(map(bool, buckets)) > len(buckets) * 3 // 4
+    for i, bucket in enumerate(buckets):
+        assert all(plan.scan_plan_bucket(s["M"], s["N"], s["I"]) == i for s in bucket)
+    buckets = device_points.decisive(Workload.parse("rotary_embedding(float16;M=*,H=*,N=*)"), "cuda_rotary")
+    assert len(buckets) == plan.rows_plan_size(True)
+    for i, bucket in enumerate(buckets):
+        assert bucket
+        assert all(plan.rows_plan_bucket(True, 1, s["M"] * s["H"] * s["N"]) == i for s in bucket)
+
+
+DRIVERS = {"matmul": "cuda_gemm", "cumsum": "cuda_scan", "rotary_embedding": "cuda_rotary"}
+OTHERS = ["cumsum(float16;M=*,N=*,I=*)", "rotary_embedding(float16;M=*,H=*,N=*)"]
+
+
+@pytest.mark.parametrize("key", [*GEMM, *(key for key, _ in ROWS), *OTHERS])
 def test_points_are_of_the_workload_and_each_there_once(key):
     workload = Workload.parse(key)
-    driver = "cuda_gemm" if workload.op == "matmul" else "cuda_rows"
+    driver = DRIVERS.get(workload.op, "cuda_rows")
     points = device_points.points(workload, driver)
     assert len({p.text for p in points}) == len(points) >= 1
     for point in points:
