@@ -22,7 +22,6 @@ from ..errors import CodegenError
 from ..export import nvcc, sass
 from ..export.device import Compiled, predictions
 from ..export.pack import PackKernel, abi_header
-from ..ops._rows import RowsOperator
 from ..records import store
 from ..search.strategy import identity
 from ..spaces.solver import Solver
@@ -77,8 +76,7 @@ def candidates(
 
 
 def _is_tuned(workload: Workload) -> bool:
-    rows = isinstance(ops.load(workload.op), RowsOperator)
-    return workload.dtype in TUNED_DTYPES and (not rows or workload.op in TUNED_ROWS)
+    return workload.dtype in TUNED_DTYPES and workload.op in ("matmul", *TUNED_ROWS)
 
 
 def _of(
