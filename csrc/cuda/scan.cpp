@@ -12,6 +12,8 @@ using drivers::ScanProblem;
 namespace {
 
 constexpr uintptr_t kAlignment = 16;  // bytes: what a thread loads at once
+// Elements; pieces are whole tiles, and the end of the last one is a 32-bit number, too.
+constexpr int64_t kLargest = INT_MAX - (1 << 24);
 
 }  // namespace
 
@@ -23,7 +25,7 @@ ScanKernel::ScanKernel(const runtime::Kernel& kernel) : Kernel(kernel), launcher
 const char* refusal(const ScanKernel&, const ScanProblem& p) {
   int64_t elements;
   if (__builtin_mul_overflow(p.outer, p.n, &elements) || __builtin_mul_overflow(elements, p.inner, &elements) ||
-      elements > INT_MAX)
+      elements > kLargest)
     return kTooLarge;
   for (const void* pointer : {p.source, p.factor, p.divisor, static_cast<const void*>(p.target)})
     if (reinterpret_cast<uintptr_t>(pointer) % kAlignment != 0) return kMisaligned;

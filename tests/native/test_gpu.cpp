@@ -10,7 +10,9 @@
 #include "cuda/gemm.h"
 #include "cuda/plan.h"
 #include "cuda/reduce.h"
+#include "cuda/rotary.h"
 #include "cuda/rows.h"
+#include "cuda/scan.h"
 #include "runtime/cpu_features.h"
 #include "runtime/error.h"
 #include "runtime/gpu_target.h"
@@ -366,6 +368,36 @@ TEST(what_a_kernel_lacks) {
   params[2].value = 1;  // a vector
   OneKernel vector("cuda_rows", {}, params);
   CHECK_THROWS(Error, cuda::RowsKernel(vector.add()), "it is flat, but not all of its operands are rows");
+}
+
+TEST(what_scans_and_rotary_embeddings_refuse) {
+  OneKernel one("cuda_scan", {}, {});
+  const cuda::ScanKernel scan(one.add());
+  drivers::ScanProblem s = {2, 3, 5, memory, memory + 1024, true, true};
+  CHECK(!cuda::refusal(scan, s));
+  const cuda::ScanSizes sizes(s);
+  CHECK((std::vector<int64_t>(sizes.list, sizes.list + 4) == std::vector<int64_t>{2, 3, 5, 3}));
+  s.target = memory + 4;
+  CHECK(says(cuda::refusal(scan, s), "16 bytes"));
+  for (const int64_t n : {int64_t{INT32_MAX}, int64_t{1} << 62}) {
+    drivers::ScanProblem large = {2, n, 1, memory, nullptr, false, false};
+    CHECK(says(cuda::refusal(scan, large), "32 bits"));
+    large.outer = 1;
+    CHECK(says(cuda::refusal(scan, large), "32 bits"));
+  }
+  OneKernel other("cuda_rotary", {}, {});
+  const cuda::RotaryKernel rotary(other.add());
+  drivers::RotaryProblem p;
+  p.dim[0] = {4, 32, 32, 8};
+  p.half = 8, p.rest = 16, p.pairs = true;
+  p.x = memory, p.y = memory + 1024;
+  CHECK(!cuda::refusal(rotary, p));
+  CHECK(cuda::RotarySizes(p).list[14] == 1);
+  p.dim[0].x = int64_t{1} << 30;
+  CHECK(says(cuda::refusal(rotary, p), "32 bits"));
+  p.dim[0].x = 32;
+  p.x = memory + 2;
+  CHECK(says(cuda::refusal(rotary, p), "16 bytes"));
 }
 
 TEST(plans) {
