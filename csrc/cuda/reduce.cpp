@@ -1,7 +1,6 @@
 #include "cuda/reduce.h"
 
 #include <algorithm>
-#include <bit>
 #include <climits>
 
 #include "cuda/plan.h"
@@ -22,7 +21,11 @@ constexpr int64_t kOne = 8, kEight = 256, kEightShift = 3;
 int64_t divided_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // The power of two that holds `count`.
-int64_t doublings(int64_t count) { return std::bit_width(static_cast<uint64_t>(count - 1)); }
+int64_t doublings(int64_t count) {
+  int64_t k = 0;
+  while (int64_t{1} << k < count) k++;
+  return k;
+}
 
 int64_t group(const ReduceShape& k, int64_t vectors, int64_t each) {
   const int64_t few = std::min(doublings(vectors), kWarpShift);
