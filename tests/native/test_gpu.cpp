@@ -1,4 +1,5 @@
 // Kernels on a GPU without one: targets, what a pack must bring, launches and what becomes of their errors.
+#include <climits>
 #include <cstring>
 #include <memory>
 #include <string>
