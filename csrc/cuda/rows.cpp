@@ -61,9 +61,9 @@ const char* refusal(const RowsKernel& kernel, int64_t rows, int64_t n, int64_t i
   if (inner != 1) return "rows that lie across memory";
   if (kernel.n > 0 && kernel.n != n) return "no kernel for these sizes";
   if (!kernel.launcher[variant]) return "no kernel for this activation";
-  if (rows * n % kernel.align != 0 || (!kernel.flat && n % kernel.align != 0)) return kRagged;
   int64_t elements;
   if (__builtin_mul_overflow(rows, n, &elements) || elements > INT_MAX - kReach) return kTooLarge;
+  if (elements % kernel.align != 0 || (!kernel.flat && n % kernel.align != 0)) return kRagged;
   return nullptr;
 }
 
