@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ..spaces.space import Space
     from ..target import GpuTarget, Target
 
-LAYOUTS = ({"a": "n", "b": "n"}, {"a": "n", "b": "t"}, {"a": "t", "b": "n"})
+LAYOUTS = ({"a": "n", "b": "n"}, {"a": "n", "b": "t"}, {"a": "t", "b": "n"}, {"a": "t", "b": "t"})
 FEW_ROWS = 64
 # What a space may be called on a GPU; the first that makes kernels for a workload is the operator's own.
 DEVICE_SPACES = ("wgmma", "mma_sync", "wmma")
@@ -143,7 +143,7 @@ def device_space(workload: Workload, target: GpuTarget, name: str | None = None)
 
 
 def device_workloads() -> list[Workload]:
-    """Both 16-bit types and TF32: every layout that autograd asks for, and one for few rows of activations."""
+    """Both 16-bit types and TF32: every layout, and one for few rows of activations."""
     dims: dict[str, int | None] = {"M": None, "N": None, "K": None}
     few = {"a": "n", "b": "t", "rows": str(FEW_ROWS)}
     return [
