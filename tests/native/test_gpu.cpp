@@ -290,6 +290,10 @@ TEST(rows_of_a_flat_kernel_are_one) {
     CHECK(says(cuda::refusal(kernel, p), "rows do not begin"));
     p.operand[0].stride = -1;
     CHECK(says(cuda::refusal(kernel, p), "contiguous"));
+    p.operand[0].stride = int64_t{1} << 29;
+    CHECK(says(cuda::refusal(kernel, p), "32 bits"));
+    p.operand[0].stride = int64_t{1} << 62;
+    CHECK(says(cuda::refusal(kernel, p), "32 bits"));
     p.n = 35, p.operand[0].stride = p.operand[1].stride = 35;
     p.operand[1].data = memory + 2052;
     CHECK(says(cuda::refusal(kernel, p), "16 bytes"));
