@@ -24,13 +24,20 @@ void in_float32(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   op.callBoxed(*stack);
 }
 
+// rms_norm was added to the lists after torch 2.11.
+bool torch_casts_rms_norm() {
+  const auto op = c10::Dispatcher::singleton().findSchema({"aten::rms_norm", ""});
+  return op && op->hasKernelForDispatchKey(kKey);
+}
+
 }  // namespace
 
 // Of the lists in ATen/autocast_mode.h.
 TORCH_LIBRARY_IMPL(tvmops, AutocastCUDA, m) {
-  for (const char* name : {"exp", "expm1", "log", "log1p", "rsqrt", "softplus", "layer_norm", "rms_norm", "group_norm",
-                           "logsumexp", "softmax", "log_softmax", "sum"})
+  for (const char* name : {"exp", "expm1", "log", "log1p", "rsqrt", "softplus", "layer_norm", "group_norm", "logsumexp",
+                           "softmax", "log_softmax", "sum"})
     m.impl(name, torch::CppFunction::makeFromBoxedFunction<&in_float32>());
+  if (torch_casts_rms_norm()) m.impl("rms_norm", torch::CppFunction::makeFromBoxedFunction<&in_float32>());
 }
 
 }  // namespace tvmops::ops

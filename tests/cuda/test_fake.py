@@ -94,8 +94,8 @@ CASES: dict[str, tuple[Call, Call, Make]] = {
     },
 }
 HALF = [torch.float16, torch.bfloat16]
-# A torch without CUDA ends the process where a gradient of a fake CUDA tensor is wanted.
-WANTED = (False, True) if torch.version.cuda else (False,)
+# Autograd asks the device, of fake CUDA tensors too; a torch without CUDA ends the process then.
+WANTED = (False, True) if torch.cuda.is_available() else (False,)
 
 
 def about(value: Any) -> list[tuple[Any, ...]]:
