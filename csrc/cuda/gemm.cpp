@@ -12,10 +12,6 @@ namespace {
 
 using drivers::param;
 
-constexpr uintptr_t kAlignment = 16;  // bytes: what a thread loads at once
-
-bool misaligned(const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) % kAlignment != 0; }
-
 // Whether an index of `count` matrices is beyond 32 bits: the last one, or one up to `reach` rows and columns further
 // on, which a kernel computes and then does not use.
 bool beyond(int64_t count, int64_t rows, int64_t columns, int64_t reach) {
@@ -30,8 +26,7 @@ int64_t optional_param(const tvmops_kernel& kernel, const char* name, int64_t mi
 
 }  // namespace
 
-GemmKernel::GemmKernel(const runtime::Kernel& kernel) : Kernel(kernel), launcher(Launcher::find(*source, "")) {
-  if (!launcher) throw runtime::Error(drivers::describe(*source) + ": leaf 'launch' is missing");
+GemmKernel::GemmKernel(const runtime::Kernel& kernel) : Kernel(kernel), launcher(Launcher::only(*source)) {
   n = drivers::dim(*source, "N");
   k = drivers::dim(*source, "K");
   align = param(*source, "align", 1, 64);

@@ -28,6 +28,12 @@ Launcher Launcher::find(const tvmops_kernel& kernel, const std::string& name) {
           reinterpret_cast<tvmops_workspace_function>(runtime::find_leaf(kernel, "workspace" + suffix))};
 }
 
+Launcher Launcher::only(const tvmops_kernel& kernel) {
+  const Launcher found = find(kernel, "");
+  if (!found) throw runtime::Error(drivers::describe(kernel) + ": leaf 'launch' is missing");
+  return found;
+}
+
 Refusals& refusals_of(const tvmops_kernel& kernel) {
   static std::mutex mutex;
   static auto* const all = new std::map<const tvmops_kernel*, std::unique_ptr<Refusals>>;

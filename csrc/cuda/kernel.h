@@ -20,8 +20,14 @@ struct Launcher {
   explicit operator bool() const { return launch != nullptr; }
   // The leaves "launch" and "workspace", or "launch.NAME" and "workspace.NAME".
   static Launcher find(const tvmops_kernel& kernel, const std::string& name);
+  // The one without a name. Throws runtime::Error if it is missing.
+  static Launcher only(const tvmops_kernel& kernel);
   int64_t workspace_bytes(const int64_t* sizes) const { return workspace ? workspace(sizes) : 0; }
 };
+
+constexpr int64_t kAlignment = 16;  // bytes: what a thread loads at once
+
+inline bool misaligned(const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) % kAlignment != 0; }
 
 // Why a kernel will not be tried again, by device; null where it will. Shared by all that bind the kernel.
 using Refusals = std::array<std::atomic<const char*>, kMaxDevices>;

@@ -12,8 +12,6 @@ using drivers::ReduceProblem;
 
 namespace {
 
-constexpr uintptr_t kAlignment = 16;  // bytes: what a thread loads at once
-
 // codegen/cuda/reduce_cut.py has the same.
 constexpr int64_t kWarpShift = 5;
 constexpr int64_t kOne = 8, kEight = 256, kEightShift = 3;
@@ -34,8 +32,7 @@ int64_t group(const ReduceShape& k, int64_t vectors, int64_t each) {
 
 }  // namespace
 
-ReduceKernel::ReduceKernel(const runtime::Kernel& kernel) : Kernel(kernel), launcher(Launcher::find(*source, "")) {
-  if (!launcher) throw runtime::Error(drivers::describe(*source) + ": leaf 'launch' is missing");
+ReduceKernel::ReduceKernel(const runtime::Kernel& kernel) : Kernel(kernel), launcher(Launcher::only(*source)) {
   const auto param = [&](const char* name, int64_t low) { return drivers::param(*source, name, low, 1 << 20); };
   shape = {param("threads", 1), param("vector", 1), param("loads", 1),
            param("kept", 0),    param("depth", 0),  param("blocks", 1)};
@@ -49,7 +46,7 @@ const char* refusal(const ReduceKernel&, const ReduceProblem& p) {
       elements > INT_MAX)
     return kTooLarge;
   if ((p.n_stride != p.inner && p.n > 1) || (p.outer_stride != row && p.outer > 1)) return kScattered;
-  return reinterpret_cast<uintptr_t>(p.x) % kAlignment ? kMisaligned : nullptr;
+  return misaligned(p.x) ? kMisaligned : nullptr;
 }
 
 ReduceSizes::ReduceSizes(const ReduceShape& k, int64_t outer, int64_t n, int64_t inner) {

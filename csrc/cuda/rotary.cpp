@@ -11,8 +11,6 @@ using drivers::RotaryProblem;
 
 namespace {
 
-constexpr uintptr_t kAlignment = 16;  // bytes: what a thread loads at once
-
 using Stride = int64_t RotaryProblem::Dim::*;
 
 // Whether 32-bit indices reach all rows of `length` elements that lie so.
@@ -37,8 +35,7 @@ bool beyond_32_bits(const RotaryProblem& p) {
 
 }  // namespace
 
-RotaryKernel::RotaryKernel(const runtime::Kernel& kernel) : Kernel(kernel), launcher(Launcher::find(*source, "")) {
-  if (!launcher) throw runtime::Error(drivers::describe(*source) + ": leaf 'launch' is missing");
+RotaryKernel::RotaryKernel(const runtime::Kernel& kernel) : Kernel(kernel), launcher(Launcher::only(*source)) {
   drivers::check_plan(*source, rows_plan_size(true));
 }
 
@@ -49,7 +46,7 @@ const char* refusal(const RotaryKernel&, const RotaryProblem& p) {
     return kTooLarge;
   for (const void* pointer :
        {p.x, static_cast<const void*>(p.y), static_cast<const void*>(p.cos), static_cast<const void*>(p.sin)})
-    if (reinterpret_cast<uintptr_t>(pointer) % kAlignment != 0) return kMisaligned;
+    if (misaligned(pointer)) return kMisaligned;
   return nullptr;
 }
 

@@ -14,7 +14,6 @@ using drivers::RowsProblem;
 
 namespace {
 
-constexpr uintptr_t kAlignment = 16;  // bytes: what a thread loads at once
 // Elements: how far beyond a row the indices go that a block computes, and then does not use; twice what the threads of
 // one may keep.
 constexpr int64_t kReach = 1 << 19;
@@ -72,7 +71,7 @@ const char* refusal(const RowsKernel& kernel, const RowsProblem& problem) {
   for (int i = 0; i < kernel.operands; i++) {
     const RowsProblem::Data& one = problem.operand[i];
     const bool by_vectors = is_row(kernel, i) || kernel.operand[i].role == Role::kVector;
-    if (by_vectors && reinterpret_cast<uintptr_t>(one.data) % kAlignment != 0) return kMisaligned;
+    if (by_vectors && misaligned(one.data)) return kMisaligned;
     if (!is_row(kernel, i) || is_contiguous(problem, i)) continue;
     // A thread's loads must be aligned in every row; those of a flat kernel lie in one row, too.
     const int64_t bytes = kernel.operand[i].bytes;

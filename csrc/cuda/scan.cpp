@@ -11,14 +11,12 @@ using drivers::ScanProblem;
 
 namespace {
 
-constexpr uintptr_t kAlignment = 16;  // bytes: what a thread loads at once
 // Elements; pieces are whole tiles, and the end of the last one is a 32-bit number, too.
 constexpr int64_t kLargest = INT_MAX - (1 << 24);
 
 }  // namespace
 
-ScanKernel::ScanKernel(const runtime::Kernel& kernel) : Kernel(kernel), launcher(Launcher::find(*source, "")) {
-  if (!launcher) throw runtime::Error(drivers::describe(*source) + ": leaf 'launch' is missing");
+ScanKernel::ScanKernel(const runtime::Kernel& kernel) : Kernel(kernel), launcher(Launcher::only(*source)) {
   drivers::check_plan(*source, scan_plan_size());
 }
 
@@ -28,7 +26,7 @@ const char* refusal(const ScanKernel&, const ScanProblem& p) {
       elements > kLargest)
     return kTooLarge;
   for (const void* pointer : {p.source, p.factor, p.divisor, static_cast<const void*>(p.target)})
-    if (reinterpret_cast<uintptr_t>(pointer) % kAlignment != 0) return kMisaligned;
+    if (misaligned(pointer)) return kMisaligned;
   return nullptr;
 }
 

@@ -12,6 +12,7 @@ from codegen.export.pack import PackKernel
 from codegen.measure import emulator
 from codegen.target import find_gpu
 from codegen.workload import Workload
+from tests.codegen.cuda import hopper_gemms
 from tests.codegen.cuda.gemm_judge import SMALL, SMALL_TF32
 from tests.support import python
 
@@ -81,16 +82,7 @@ y, g = x.cumprod(1), torch.randn(3, 40)
 x, y = x.detach().float(), y.detach().float()
 assert (served("cumprod_backward", g, x, y, 1, False, False) - dx).abs().max() < 1e-4 * dx.abs().max()
 """
-HOPPER = {
-    "consumers": 2,
-    "tiles": 1,
-    "block_n": 64,
-    "stages": 2,
-    "group": 2,
-    "persistent": 1,
-    "chunk": 32,
-    "cluster": 1,
-}
+HOPPER = {**hopper_gemms.SMALL, "consumers": 2}
 HOPPER_CODE = f"""{HEAD}
 linear(200, 136, 264)
 linear(5, 8, 8)

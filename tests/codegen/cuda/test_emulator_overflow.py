@@ -8,6 +8,7 @@ from codegen.measure import emulator
 from codegen.measure.emulator import EmulationError
 from codegen.target import find_gpu
 from codegen.workload import Workload
+from tests.codegen.cuda import hopper_gemms
 from tests.codegen.cuda.emulated import source
 from tests.codegen.cuda.gemm_judge import BIAS, SMALL, Case, Kernel
 
@@ -55,16 +56,7 @@ def test_unsigned_numbers_may_wrap(tmp_path):
     assert out[0] == LIMIT * 5 % 2**32
 
 
-HOPPER = {
-    "consumers": 2,
-    "tiles": 1,
-    "block_n": 64,
-    "stages": 2,
-    "group": 2,
-    "persistent": 1,
-    "chunk": 32,
-    "cluster": 1,
-}
+HOPPER = {**hopper_gemms.SMALL, "consumers": 2}
 KERNELS = {
     "mma_sync nn": ("mma_sync", "sm_80", "nn", {**SMALL, "split_k": 4}),
     "mma_sync tn": ("mma_sync", "sm_80", "tn", SMALL),

@@ -6,16 +6,14 @@ import pytest
 
 from codegen import ops, spaces
 from codegen.cuda.hopper import REGISTERS, descriptor
-from codegen.cuda.lower import emit
 from codegen.errors import CodegenError
-from codegen.export import nvcc, sass
-from codegen.export.pack import abi_header
+from codegen.export import sass
 from codegen.spaces.solver import Solver
 from codegen.spaces.space import broken
 from codegen.target import find_gpu
 from codegen.workload import Workload
 from tests.codegen.cuda.gemm_judge import ACTIVATIONS, BIAS, RESIDUAL, Case, Kernel
-from tests.codegen.cuda.hopper_gemms import LAYOUTS, SMALL, space_of
+from tests.codegen.cuda.hopper_gemms import LAYOUTS, SMALL, machine_code, space_of
 
 HOPPER = find_gpu("sm_90a")
 NT = Workload.parse("matmul(float16;M=*,N=*,K=*;a=n,b=t)")
@@ -196,12 +194,7 @@ def test_what_the_space_does_not_serve(key, target):
 @pytest.mark.parametrize(("a", "b"), LAYOUTS)
 def test_machine_code_has_the_instructions_and_spills_nothing(a, b, tmp_path):
     space = spaces.find(Workload.parse(f"matmul(bfloat16;M=*,N=*,K=*;a={a},b={b})"), HOPPER, "wgmma")
-    (kernel,) = space.apply(space.default())
-    path = tmp_path / "kernel.cu"
-    path.write_text(emit(kernel, HOPPER).text)
-    used = nvcc.compile_source(path, path.with_suffix(".cubin"), "sm_90a", [abi_header().parent])
-    nvcc.refuse_spills(used, kernel.symbol)
-    code = sass.disassemble(path.with_suffix(".cubin"))[f"{kernel.symbol}_kernel"]
+    code = machine_code(space, tmp_path)
     main = max((sass.kinds(body) for body in sass.loops(code)), key=lambda kinds: kinds["HGMMA"])
     assert main["HGMMA"] >= 4  # a step of K
     kinds = sass.kinds(code)

@@ -4,14 +4,12 @@ import re
 
 import pytest
 
-from codegen.cuda.lower import emit
-from codegen.export import nvcc, sass
-from codegen.export.pack import abi_header
+from codegen.export import sass
 from codegen.measure import device_batch, emulator
 from codegen.spaces.space import broken
 from codegen.target import find_gpu
 from tests.codegen.cuda.gemm_judge import BIAS, RESIDUAL, Case, Kernel
-from tests.codegen.cuda.hopper_gemms import SMALL, space_of
+from tests.codegen.cuda.hopper_gemms import SMALL, machine_code, space_of
 from tests.codegen.cuda.test_wgmma_mutants import Mutant
 
 PAIR = {**SMALL, "cluster": 2}
@@ -141,14 +139,7 @@ def test_what_is_timed_first_has_clusters_and_has_none():
 
 
 def test_machine_code_multicasts_and_spills_nothing(tmp_path):
-    hopper = find_gpu("sm_90a")
-    space = space_of("float16", "n", "t", multiprocessors=hopper.multiprocessors)
-    (kernel,) = space.apply(space.default())
-    path = tmp_path / "kernel.cu"
-    path.write_text(emit(kernel, hopper).text)
-    used = nvcc.compile_source(path, path.with_suffix(".cubin"), "sm_90a", [abi_header().parent])
-    nvcc.refuse_spills(used, kernel.symbol)
-    code = sass.disassemble(path.with_suffix(".cubin"))[f"{kernel.symbol}_kernel"]
+    code = machine_code(space_of("float16", "n", "t", find_gpu("sm_90a").multiprocessors), tmp_path)
     opcodes = [i.opcode for i in code]
     assert "UTMALDG.3D.MULTICAST" in opcodes
     assert "UTMALDG.3D" in opcodes
